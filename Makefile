@@ -1,0 +1,56 @@
+# The two commands of the README are `make demo` and `make test`; both install what is missing.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help
+help: ## show the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+.PHONY: host
+host: # system packages that tests and lab need; quiet where all is there
+	@bash tests/lab/setup.sh
+
+$(STAMP): pyproject.toml appliance/__init__.py | host
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.PHONY: install
+install: $(STAMP) ## make the virtual environment with all tools
+
+.PHONY: demo
+demo: host ## boot a gateway pair in the lab and show it come up (ONCE=1: end when it is up)
+	@$(PYTHON) -m tests.lab demo $(if $(ONCE),--once)
+
+.PHONY: check
+check: $(STAMP) ## linters and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m tests.lint_templates
+	shellcheck packer/scripts/*.sh tests/lab/*.sh .ci/run
+
+.PHONY: unit
+unit: $(STAMP) ## tests that need no lab
+	$(BIN)/python -m pytest -m "not lab"
+
+.PHONY: lab
+lab: $(STAMP) ## tests that boot nodes (root)
+	$(BIN)/python -m tests.lab box --bake -- $(CURDIR)/$(BIN)/python -m pytest -m lab
+
+.PHONY: conformance
+conformance: $(STAMP) ## run the vectors and show the figures per area
+	$(BIN)/python -m tests.conformance
+
+.PHONY: docs
+docs: $(STAMP) ## write anew what is made of the parameter declarations
+	$(BIN)/oneke-agent params --format markdown > docs/parameters.md
+	$(BIN)/oneke-agent params --format oneflow > docs/oneflow-inputs.json
+	$(BIN)/python -m tests.conformance --write-deviations docs/deviations.md
+
+.PHONY: test
+test: check unit lab ## everything; ends with the count of all tests

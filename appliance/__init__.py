@@ -1,0 +1,3 @@
+"""The framework of the OneKE agent: it knows no role and no service by name."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,420 @@
+"""The effects a plan may consist of.
+
+Each compares before it acts, so that a second run changes nothing, and each may be cut at any point
+and run again. What a running daemon has loaded is remembered as a digest of its files
+(`paths.LOADED_DIR`); the memory is dropped before such a file is changed, so that a run that is cut
+between writing and reloading is made good by the next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import PurePosixPath
+
+from appliance import paths
+from appliance.errors import (
+    CommandError,
+    ConfigurationRefused,
+    FileError,
+    StillDifferent,
+    UnitFailed,
+)
+from appliance.plan import Change, diff_texts
+from appliance.system import System
+from appliance.system.units import UnitState
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A command that says whether a daemon would take a file.
+
+    Attributes:
+        argv: The command; `{file}` stands for the candidate, `{log}` for a file it writes its words to.
+        blame: The parameters a refusal most likely comes from, for the message.
+    """
+
+    argv: tuple[str, ...]
+    blame: str
+
+
+@dataclass(frozen=True)
+class WriteFile:
+    """A file with this text, mode and owner.
+
+    Attributes:
+        is_secret: Whether its text must not be shown.
+        loaded_by: The units that have to load it anew when it changes.
+        judge: Asked before anything is changed, if the file would change.
+    """
+
+    path: PurePosixPath
+    text: str
+    mode: int = 0o644
+    owner: str = "root"
+    group: str = "root"
+    is_secret: bool = False
+    loaded_by: tuple[str, ...] = ()
+    judge: Judge | None = None
+
+    @property
+    def name(self) -> str:
+        """The file."""
+        return f"file {self.path}"
+
+    def preflight(self, system: System) -> None:
+        """Let the judge see the text in a private file."""
+        if self.judge is None or system.files.read(self.path) == self.text:
+            return
+        candidate = paths.CANDIDATE_DIR / self.path.name
+        log = paths.CANDIDATE_DIR / f"{self.path.name}.log"
+        places = {"{file}": system.files.real(candidate), "{log}": system.files.real(log)}
+        argv = [places.get(word, word) for word in self.judge.argv]
+        system.files.ensure_folder(paths.CANDIDATE_DIR, mode=0o700)
+        system.files.write(candidate, self.text, mode=0o600)
+        try:
+            completed = system.commands.run(argv, check=False)
+            said = completed.stdout + completed.stderr + (system.files.read(log) or "")
+        finally:
+            system.files.remove(candidate)
+            system.files.remove(log)
+        if completed.rc != 0:
+            raise ConfigurationRefused(
+                f"{self.path}: {argv[0]} refuses it: {_first_complaint(said, places['{file}'])}",
+                hint=f"look at {self.judge.blame}",
+            )
+
+    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
+        """Compare text, mode and owner."""
+        old = system.files.read(self.path)
+        state = system.files.state(self.path)
+        if old is None or state is None:
+            return Change(f"write, new, {self.mode:04o}", self._shown(None), (self.path,))
+        if old != self.text:
+            return Change("write", self._shown(old), (self.path,))
+        if (state.mode, state.owner, state.group) != (self.mode, self.owner, self.group):
+            found = f"{state.mode:04o} {state.owner}:{state.group}"
+            return Change(f"set {self.mode:04o} {self.owner}:{self.group} (was {found})")
+        return None
+
+    def _shown(self, old: str | None) -> str:
+        return (
+            "(content not shown: it may hold a secret)"
+            if self.is_secret
+            else diff_texts(old, self.text)
+        )
+
+    def apply(self, system: System) -> None:
+        """Drop the memory of what is loaded, then write."""
+        for unit in self.loaded_by:
+            system.files.remove(_loaded_path(unit))
+        system.files.write(self.path, self.text, mode=self.mode, owner=self.owner, group=self.group)
+
+
+@dataclass(frozen=True)
+class RemoveFile:
+    """No file of this name."""
+
+    path: PurePosixPath
+    loaded_by: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The file."""
+        return f"file {self.path}"
+
+    def preflight(self, system: System) -> None:
+        """Nothing can refuse."""
+
+    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
+        """See whether it is there."""
+        if system.files.state(self.path) is None:
+            return None
+        return Change("remove", paths=(self.path,))
+
+    def apply(self, system: System) -> None:
+        """Drop the memory of what is loaded, then remove."""
+        for unit in self.loaded_by:
+            system.files.remove(_loaded_path(unit))
+        system.files.remove(self.path)
+
+
+@dataclass(frozen=True)
+class KernelSettings:
+    """Kernel settings in force now; a file in /etc/sysctl.d keeps them for the next boot.
+
+    Attributes:
+        wanted: Key and value, in the order they are written: net.ipv4.ip_forward resets those of the links.
+    """
+
+    wanted: tuple[tuple[str, str], ...]
+
+    @property
+    def name(self) -> str:
+        """All of them at once."""
+        return "kernel settings"
+
+    def preflight(self, system: System) -> None:
+        """A setting that the kernel does not have can not be written later either."""
+        missing = [key for key, _ in self.wanted if system.network.read_setting(key) is None]
+        if missing:
+            raise FileError(
+                f"{', '.join(missing)}: the kernel has no such setting",
+                hint="is the interface there? ip link shows those that are",
+            )
+
+    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
+        """Compare each."""
+        different = [
+            f"{key}={value} (was {found})"
+            for key, value in self.wanted
+            if (found := system.network.read_setting(key)) != value
+        ]
+        return Change(f"set {len(different)}", "\n".join(different)) if different else None
+
+    def apply(self, system: System) -> None:
+        """Write those that differ, in order."""
+        for key, value in self.wanted:
+            if system.network.read_setting(key) != value:
+                system.network.write_setting(key, value)
+
+
+@dataclass(frozen=True)
+class ReplaceTable:
+    """One nftables table of our own, replaced as a whole in one transaction; other tables are not
+    touched.
+
+    Attributes:
+        rules: The table's block, `table ip NAME { ... }`; empty for no table at all.
+    """
+
+    family: str
+    table: str
+    rules: str
+
+    @property
+    def name(self) -> str:
+        """The table."""
+        return f"packet filter table {self.family} {self.table}"
+
+    @property
+    def _record(self) -> PurePosixPath:
+        return paths.RUN_DIR / f"table-{self.family}-{self.table}.json"
+
+    @property
+    def _transaction(self) -> str:
+        # Adding it first makes the deletion succeed whether the table is there or not.
+        head = f"table {self.family} {self.table}\ndelete table {self.family} {self.table}\n"
+        return head + self.rules
+
+    def preflight(self, system: System) -> None:
+        """Let nft judge the table."""
+        try:
+            system.packet_filter.check(self._transaction)
+        except CommandError as error:
+            raise ConfigurationRefused(f"{self.name}: nft refuses it: {error}") from error
+
+    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
+        """Compare what nft lists with what it listed after this very table was loaded."""
+        listed = system.packet_filter.list_table(self.family, self.table)
+        if not self.rules:
+            return None if listed is None else Change("delete", diff_texts(listed, ""))
+        if listed is not None and system.files.read(self._record) == self._remembered(listed):
+            return None
+        return Change("replace" if listed else "load", diff_texts(listed, self.rules))
+
+    def _remembered(self, listed: str) -> str:
+        return json.dumps({"rules": self.rules, "listed": listed})
+
+    def apply(self, system: System) -> None:
+        """Load it, then remember how nft lists it."""
+        system.packet_filter.load(self._transaction)
+        if not self.rules:
+            return
+        listed = system.packet_filter.list_table(self.family, self.table)
+        if listed is None:
+            raise StillDifferent(f"{self.name}: loaded without complaint, and not there")
+        system.files.write(self._record, self._remembered(listed), mode=0o600)
+
+
+@dataclass(frozen=True)
+class RunUnit:
+    """A unit that is enabled, active, and has loaded these files as they are.
+
+    Attributes:
+        files: The files it reads at start and at reload.
+    """
+
+    unit: str
+    files: tuple[PurePosixPath, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The unit."""
+        return f"unit {self.unit}"
+
+    def preflight(self, system: System) -> None:
+        """Nothing but its files can be judged, and they are."""
+
+    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
+        """Compare what it does and what it has loaded."""
+        wanted = self._missing(system, system.units.show(self.unit), pending)
+        return Change(" and ".join(wanted)) if wanted else None
+
+    def _missing(
+        self, system: System, state: UnitState, pending: frozenset[PurePosixPath]
+    ) -> list[str]:
+        wanted = []
+        if not state.is_enabled:
+            wanted.append("enable")
+        if not state.is_active:
+            wanted.append("start")
+        elif pending & set(self.files) or not self._has_loaded(system):
+            wanted.append("reload")
+        return wanted
+
+    def _has_loaded(self, system: System) -> bool:
+        if not self.files:
+            return True
+        return system.files.read(_loaded_path(self.unit)) == _digest(system, self.files)
+
+    def apply(self, system: System) -> None:
+        """Enable, start or reload, then remember what is loaded."""
+        state = system.units.show(self.unit)
+        digest = _digest(system, self.files)
+        if state.load in ("not-found", "masked"):
+            raise StillDifferent(
+                f"{self.unit}: {state.load}",
+                hint="the image lacks the package, or somebody masked the unit",
+            )
+        if not state.is_enabled:
+            system.units.enable(self.unit)
+        try:
+            self._start_or_reload(system, state)
+        except CommandError as error:
+            newest_first = reversed(system.units.last_words(self.unit).splitlines())
+            said = _first_complaint("\n".join(newest_first), "")
+            verb = "reload" if state.is_active else "start"
+            raise UnitFailed(
+                f"{self.unit} did not {verb}: {said}",
+                hint=f"journalctl -u {self.unit} tells more",
+            ) from error
+        if self.files:
+            system.files.ensure_folder(paths.STATE_DIR, mode=0o700)
+            system.files.write(_loaded_path(self.unit), digest, mode=0o600)
+
+    def _start_or_reload(self, system: System, state: UnitState) -> None:
+        if state.is_active:
+            system.units.reload(self.unit)
+            return
+        if state.active == "failed":
+            system.units.reset_failed(self.unit)
+        system.units.start(self.unit)
+
+
+@dataclass(frozen=True)
+class StopUnit:
+    """A unit that is neither active nor enabled; one that does not exist is fine."""
+
+    unit: str
+
+    @property
+    def name(self) -> str:
+        """The unit."""
+        return f"unit {self.unit}"
+
+    def preflight(self, system: System) -> None:
+        """Nothing can refuse."""
+
+    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
+        """See whether it runs or would run at the next boot."""
+        state = system.units.show(self.unit)
+        wanted = []
+        if state.is_active or state.active == "activating":
+            wanted.append("stop")
+        if state.enabled in ("enabled", "enabled-runtime"):
+            wanted.append("disable")
+        return Change(" and ".join(wanted)) if wanted else None
+
+    def apply(self, system: System) -> None:
+        """Disable, then stop."""
+        if system.units.show(self.unit).enabled in ("enabled", "enabled-runtime"):
+            system.units.disable(self.unit)
+        system.units.stop(self.unit)
+        system.files.remove(_loaded_path(self.unit))
+
+
+@dataclass(frozen=True)
+class BringUp:
+    """A link that is up, although it has no address of its own."""
+
+    link: str
+
+    @property
+    def name(self) -> str:
+        """The link."""
+        return f"link {self.link}"
+
+    def preflight(self, system: System) -> None:
+        """A link that is not there can not be brought up later either."""
+        if not any(link.name == self.link for link in system.network.links()):
+            raise FileError(f"{self.link}: no such link", hint="ip link shows those that are")
+
+    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
+        """See whether it is up."""
+        up = any(link.is_up for link in system.network.links() if link.name == self.link)
+        return None if up else Change("bring up")
+
+    def apply(self, system: System) -> None:
+        """Bring it up."""
+        system.network.set_up(self.link)
+
+
+@dataclass(frozen=True)
+class RuntimeDefaultRoute:
+    """A default route until the next boot, where there is none."""
+
+    gateway: IPv4Address
+    link: str
+
+    @property
+    def name(self) -> str:
+        """The route."""
+        return "default route"
+
+    def preflight(self, system: System) -> None:
+        """Nothing can refuse."""
+
+    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
+        """See whether there is any default route."""
+        if any(route.destination == "default" for route in system.network.routes()):
+            return None
+        return Change(f"via {self.gateway} on {self.link}, until the next boot")
+
+    def apply(self, system: System) -> None:
+        """Set it."""
+        system.network.replace_default_route(self.gateway, self.link)
+
+
+def _loaded_path(unit: str) -> PurePosixPath:
+    return paths.LOADED_DIR / unit
+
+
+def _digest(system: System, files: Sequence[PurePosixPath]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        text = system.files.read(path)
+        digest.update(f"{path}\0{'absent' if text is None else len(text)}\0{text or ''}\0".encode())
+    return digest.hexdigest()
+
+
+def _first_complaint(said: str, candidate: str) -> str:
+    """Pick the line that tells what is wrong, without the name of the private candidate file."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    alerts = [line for line in lines if "ALERT" in line]
+    errors = [line for line in alerts or lines if "error" in line.lower()]
+    chosen = next(iter(errors or alerts or lines), "it gave no reason")
+    return chosen.replace(candidate, "the file") if candidate else chosen

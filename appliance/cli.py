@@ -1,0 +1,254 @@
+"""The command line: verbs, what they print, and the exit status they end with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from appliance import __version__
+from appliance.errors import EXIT_INTERNAL, OnekeError, ParameterProblems
+
+_DESCRIPTION = """\
+Turns this OpenNebula VM into a node of a OneKE Kubernetes cluster: reads the VM's context, asks OneGate
+for its role, and converges the machine to that role. Running it again is safe and changes nothing that
+is as it should be."""
+
+_EPILOG = """\
+examples:
+  oneke-agent configure                 what happens at every boot
+  oneke-agent configure --role vnf      the same by hand, without asking OneGate for the role
+  oneke-agent configure --dry-run       show what would change, with differences; change nothing
+  oneke-agent validate --context FILE   check a context anywhere, without privileges
+  oneke-agent status                    what this node is, and what is missing
+  journalctl -u oneke-agent             the log of the runs at boot
+
+exit status: 0 done; 64 wrong usage; 70 a bug; 75 try again; 78 a person must correct something"""
+
+_USAGE_ERROR = 64
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with the exit status for wrong usage of sysexits.h."""
+
+    def error(self, message: str) -> Any:
+        """Say what is wrong and how it should be."""
+        self.print_usage(sys.stderr)
+        self.exit(_USAGE_ERROR, f"oneke-agent: {message}\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = _Parser(
+        prog="oneke-agent",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"oneke-agent {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    configure = _add_verb(verbs, "configure", "converge this machine to its role", _configure)
+    configure.add_argument(
+        "--dry-run", action="store_true", help="show what would change; change nothing"
+    )
+    _add_verb(verbs, "plan", "show every action and what it would change", _plan)
+    _add_verb(verbs, "validate", "check context and parameters; needs no privileges", _validate)
+
+    params = _add_verb(verbs, "params", "list every parameter", _params, context=False)
+    params.add_argument("--format", choices=("text", "markdown", "oneflow", "json"), default="text")
+    status = _add_verb(verbs, "status", "show what this node is and what is missing", _status)
+    status.description = "Shows the node's role, its last run, and what it does right now."
+    return parser
+
+
+def _add_verb(
+    verbs: Any, name: str, help_text: str, verb: Callable[..., int], *, context: bool = True
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}."
+    )
+    parser.set_defaults(run=verb)
+    parser.add_argument(
+        "--role", metavar="ROLE", help="the role, instead of asking OneGate: vnf, master, ..."
+    )
+    if context:
+        parser.add_argument(
+            "--context",
+            metavar="FILE",
+            help="a context (one_env or context.sh), instead of this VM's own",
+        )
+        parser.add_argument("--json", action="store_true", help="print JSON on standard output")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb and return its exit status; errors go to standard error in plain words."""
+    arguments = make_parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except OnekeError as error:
+        _complain(error, as_json=getattr(arguments, "json", False))
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("oneke-agent: interrupted; run it again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as error:  # the last resort: a bug must end with a status that says so
+        import traceback
+
+        traceback.print_exc()
+        print(f"oneke-agent: a bug in the agent: {error!r}; please report it", file=sys.stderr)
+        return EXIT_INTERNAL
+    return code
+
+
+def _complain(error: OnekeError, *, as_json: bool) -> None:
+    if as_json:
+        problems = error.problems if isinstance(error, ParameterProblems) else ()
+        document = {
+            "error": str(error),
+            "kind": type(error).__name__,
+            "hint": error.hint,
+            "problems": [asdict(problem) for problem in problems],
+        }
+        print(json.dumps(document, indent=1))
+        return
+    if isinstance(error, ParameterProblems):
+        for problem in error.problems:
+            print(f"oneke-agent: {problem}", file=sys.stderr)
+    else:
+        print(f"oneke-agent: {error}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+
+
+def _options(arguments: argparse.Namespace, *, dry_run: bool = False) -> Any:
+    from appliance.agent import Options
+
+    given = getattr(arguments, "context", None)
+    path = PurePosixPath(Path(given).absolute()) if given else None
+    return Options(role=arguments.role, context_path=path, dry_run=dry_run)
+
+
+def _configure(arguments: argparse.Namespace) -> int:
+    return _run(arguments, dry_run=arguments.dry_run, unchanged=False)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    return _run(arguments, dry_run=True, unchanged=True)
+
+
+def _run(arguments: argparse.Namespace, *, dry_run: bool, unchanged: bool) -> int:
+    from appliance.agent import run
+    from appliance.logs import make_logger
+    from appliance.system import real_system
+
+    def tell(line: str) -> None:
+        if not arguments.json:
+            print(line, flush=True)
+
+    result = run(real_system(), _options(arguments, dry_run=dry_run), make_logger(), tell)
+    if arguments.json:
+        print(json.dumps(_result_document(result, dry_run=dry_run), indent=1))
+    else:
+        _print_result(result, dry_run=dry_run, unchanged=unchanged)
+    return 0
+
+
+def _result_document(result: Any, *, dry_run: bool) -> dict[str, Any]:
+    from appliance.agent import describe_readiness
+
+    return {
+        "role": result.role,
+        "dry_run": dry_run,
+        "changes": result.changes,
+        "readiness": describe_readiness(result.readiness),
+        "waited_s": result.waited_s,
+        "warnings": list(result.warnings),
+        "stages": [
+            {
+                "stage": outcome.stage.value,
+                "actions": [
+                    {
+                        "action": step.action.name,
+                        "change": step.change.summary if step.change else None,
+                        "detail": step.change.detail if step.change else "",
+                    }
+                    for step in outcome.steps
+                ],
+            }
+            for outcome in result.outcomes
+        ],
+    }
+
+
+def _print_result(result: Any, *, dry_run: bool, unchanged: bool) -> None:
+    from appliance.agent import describe_readiness
+    from appliance.plan import describe
+
+    for warning in result.warnings:
+        print(f"warning: {warning}")
+    for outcome in result.outcomes:
+        if dry_run and (outcome.changes or unchanged):
+            print(f"stage {outcome.stage.value}:")
+            for line in describe(outcome.steps, unchanged=unchanged):
+                print(f"  {line}")
+        elif not dry_run:
+            for line in describe(outcome.steps, unchanged=False):
+                if not line.startswith(" "):
+                    print(line)
+    count = f"{result.changes} change{'' if result.changes == 1 else 's'}"
+    if dry_run:
+        print(f"{count} to make; nothing was changed. Now: {describe_readiness(result.readiness)}")
+        print("then: wait until the node is ready, and report it")
+    else:
+        print(f"{result.role}: {count}; {describe_readiness(result.readiness)}")
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from appliance.agent import decide, read_services
+    from appliance.contextfile import gather_context
+    from appliance.registry import known_roles
+    from appliance.system import real_system
+
+    options = _options(arguments)
+    services = read_services(options)
+    context = gather_context(real_system(), options.context_path)
+    roles = (arguments.role,) if arguments.role else known_roles()
+    warnings: dict[str, None] = {}
+    for role in roles:
+        warnings |= dict.fromkeys(decide(role, context, services).warnings)
+    if arguments.json:
+        print(json.dumps({"context": context.source, "roles": roles, "warnings": list(warnings)}))
+        return 0
+    for warning in warnings:
+        print(f"warning: {warning}")
+    print(f"{context.source}: {len(context.values)} variables, sound for {', '.join(roles)}")
+    return 0
+
+
+def _params(arguments: argparse.Namespace) -> int:
+    from appliance.agent import read_services
+    from appliance.export import FORMATS
+
+    services = read_services(_options(arguments))
+    print(FORMATS[arguments.format](services.values(), arguments.role), end="")
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from appliance.status import describe_node, print_status
+    from appliance.system import real_system
+
+    node = describe_node(real_system(), _options(arguments))
+    if arguments.json:
+        print(json.dumps(node.document(), indent=1))
+    else:
+        print_status(node, sys.stdout)
+    return 0 if node.is_well else 1

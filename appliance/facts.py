@@ -1,0 +1,69 @@
+"""Facts: what the machine looks like now, as one frozen snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from appliance.system import System
+from appliance.system.network import Link, Route
+from appliance.system.units import UnitState
+
+
+@dataclass(frozen=True)
+class FactsWanted:
+    """What a role wants to know beyond links and routes.
+
+    Attributes:
+        units: systemd units.
+        files: Small files, such as those a daemon leaves its state in.
+        tables: nftables tables as family and name.
+        settings: Kernel settings.
+    """
+
+    units: tuple[str, ...] = ()
+    files: tuple[PurePosixPath, ...] = ()
+    tables: tuple[tuple[str, str], ...] = ()
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A snapshot; what was not asked for is not in it.
+
+    Attributes:
+        listening: Address (0.0.0.0 for any) and port of every listening TCP socket.
+        files: Path to text; None where there is no such file.
+        tables: Family and name of the tables that are loaded.
+        uptime_s: Seconds since boot, to compare with times that daemons leave in files.
+    """
+
+    links: tuple[Link, ...] = ()
+    routes: tuple[Route, ...] = ()
+    listening: frozenset[tuple[str, int]] = frozenset()
+    units: Mapping[str, UnitState] = field(default_factory=dict)
+    files: Mapping[PurePosixPath, str | None] = field(default_factory=dict)
+    tables: frozenset[tuple[str, str]] = frozenset()
+    settings: Mapping[str, str | None] = field(default_factory=dict)
+    uptime_s: float = 0.0
+
+    def link(self, name: str) -> Link | None:
+        """Return a link by name."""
+        return next((link for link in self.links if link.name == name), None)
+
+
+def gather_facts(system: System, wanted: FactsWanted) -> Facts:
+    """Look at the machine; changes nothing."""
+    return Facts(
+        links=system.network.links(),
+        routes=system.network.routes(),
+        listening=system.network.listening(),
+        units={name: system.units.show(name) for name in wanted.units},
+        files={path: system.files.read(path) for path in wanted.files},
+        tables=frozenset(
+            table for table in wanted.tables if system.packet_filter.list_table(*table) is not None
+        ),
+        settings={key: system.network.read_setting(key) for key in wanted.settings},
+        uptime_s=system.clock.uptime(),
+    )

@@ -1,0 +1,61 @@
+"""The way to OneGate before the role is known.
+
+A node of the private network may reach OneGate only through the gateway pair, and it has no route
+there before its role has set one. So a default route through the private virtual address is set
+first, until the next boot; the role replaces or removes it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from ipaddress import AddressValueError, IPv4Address
+from urllib.parse import urlsplit
+
+from appliance.actions import RuntimeDefaultRoute
+from appliance.context import Context
+from appliance.system.network import Link
+
+_GATEWAY = re.compile(r"ETH\d+_GATEWAY\Z")
+_VIAS = ("ONEAPP_VROUTER_ETH1_VIP0", "ETH1_VROUTER_IP", "FALLBACK_GW")
+
+
+def build_first_route(context: Context, links: Sequence[Link]) -> RuntimeDefaultRoute | None:
+    """Decide whether a route is needed to ask OneGate, and which.
+
+    Returns:
+        The route; None where the context names a gateway, OneGate is on-link or unknown, or the private
+        virtual address lies in none of the networks this VM is in.
+    """
+    endpoint = context.get("ONEGATE_ENDPOINT")
+    if endpoint is None or any(
+        _GATEWAY.match(key) and value for key, value in context.values.items()
+    ):
+        return None
+    onegate = _address(urlsplit(endpoint).hostname)
+    if onegate is not None and (onegate.is_loopback or _link_of(onegate, links)):
+        return None
+    for key in _VIAS:
+        via = _address((context.get(key) or "").partition("/")[0])
+        if via is not None:
+            link = _link_of(via, links)
+            return RuntimeDefaultRoute(via, link) if link else None
+    return None
+
+
+def _address(text: str | None) -> IPv4Address | None:
+    try:
+        return IPv4Address(text) if text else None
+    except AddressValueError:
+        return None
+
+
+def _link_of(address: IPv4Address, links: Sequence[Link]) -> str | None:
+    return next(
+        (
+            link.name
+            for link in links
+            if any(address in own.network and address != own.ip for own in link.addresses)
+        ),
+        None,
+    )

@@ -1,0 +1,42 @@
+"""Every path outside the installation that the framework itself uses.
+
+Paths are absolute; the file boundary (`appliance.system.files`) places them under a root. Paths
+that belong to one service only (haproxy.cfg and the like) are that service's and stand beside its
+role.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path, PurePosixPath
+
+ONE_ENV = (
+    PurePosixPath("/run/one-context/one_env"),
+    PurePosixPath("/var/run/one-context/one_env"),
+)
+CONTEXT_SH_NAMES = ("context.sh", "context.sh.network", "context.sh.online", "context.sh.local")
+CONTEXT_DISC_LABEL = "CONTEXT"
+
+STATE_DIR = PurePosixPath("/var/lib/oneke")
+IDENTITY = STATE_DIR / "identity.json"
+JOURNAL = STATE_DIR / "journal.jsonl"
+LAST_RUN = STATE_DIR / "last-run.json"
+LOADED_DIR = STATE_DIR / "loaded"
+
+RUN_DIR = PurePosixPath("/run/oneke")
+LOCK = RUN_DIR / "lock"
+CANDIDATE_DIR = RUN_DIR / "candidate"
+CONTEXT_MOUNT = RUN_DIR / "context"
+PROGRESS = RUN_DIR / "progress.json"
+
+ISSUE = PurePosixPath("/etc/issue.d/50-oneke.issue")
+MOTD = PurePosixPath("/etc/motd.d/50-oneke")
+
+ADMINISTRATOR_SERVICES = PurePosixPath("/etc/oneke/service.d")
+
+
+def packaged_services() -> Path:
+    """Return the folder of the packaged drop-ins: beside a checkout, else in the installation's
+    data."""
+    checkout = Path(__file__).resolve().parent.parent / "service.d"
+    return checkout if checkout.is_dir() else Path(sys.prefix) / "share" / "oneke" / "service.d"

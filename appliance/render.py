@@ -1,0 +1,53 @@
+"""Templates: one frozen model in, text out.
+
+A template sees its model and nothing else, and fails on a name the model does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from appliance.errors import RenderError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+HEADER = "Written by oneke-agent from {template}; local changes will be overwritten."
+
+
+def render(folders: Sequence[Path], template: str, model: DataclassInstance) -> str:
+    """Render a template.
+
+    Args:
+        folders: Where to look for `templates/<template>`, the first that has it wins.
+        template: The file's name, `.j2` included.
+        model: A frozen dataclass; its fields are the names the template may use, besides `header`.
+
+    Raises:
+        RenderError: The template is missing, malformed, or names what the model does not have; file, line
+            and name are told.
+    """
+    import jinja2  # only where something is rendered
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([str(folder / "templates") for folder in folders]),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701  # configuration files, not HTML
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    values: dict[str, Any] = {field.name: getattr(model, field.name) for field in fields(model)}
+    try:
+        return environment.get_template(template).render(
+            values, header=HEADER.format(template=f"{folders[-1].name}/{template}")
+        )
+    except jinja2.TemplateNotFound as error:
+        raise RenderError(f"{template}: no such template in {folders[-1]}") from error
+    except jinja2.TemplateSyntaxError as error:
+        raise RenderError(f"{template}, line {error.lineno}: {error.message}") from error
+    except jinja2.UndefinedError as error:
+        raise RenderError(f"{template}: {error.message}") from error

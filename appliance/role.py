@@ -1,0 +1,82 @@
+"""What a role is to the framework: a reader of parameters and facts that decides, and does
+nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from appliance.errors import Problem
+from appliance.facts import Facts, FactsWanted
+from appliance.plan import Plan, Stage
+from appliance.service import Service
+from appliance.waiting import Readiness
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is wrong or doubtful about parameters that are each well formed but do not fit
+    together."""
+
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StatusLine:
+    """One line of `status`: a subject and what is so."""
+
+    subject: str
+    state: str
+    is_well: bool = True
+
+
+class Role(Protocol[P]):
+    """A role of the service.
+
+    Attributes:
+        params_type: The typed view of its parameters: a frozen dataclass with a field per drop-in it uses.
+        ready_timeout_s: How long it may take from the last action until it is ready.
+    """
+
+    params_type: type[P]
+    ready_timeout_s: float
+
+    def __init__(self, services: Mapping[str, Service]) -> None:
+        """Keep the drop-ins, whose templates it renders."""
+
+    def check(self, params: P) -> Findings:
+        """Find what does not fit together.
+
+        Pure.
+        """
+
+    def facts_wanted(self, params: P) -> FactsWanted:
+        """Name the facts that plan, readiness and status need.
+
+        Pure.
+        """
+
+    def plan(self, stage: Stage, params: P, facts: Facts) -> Plan:
+        """Decide what should be.
+
+        Pure: the same input gives the same plan.
+        """
+
+    def readiness(self, params: P, facts: Facts) -> Readiness:
+        """Say whether the node does its job.
+
+        Pure.
+        """
+
+    def status(self, params: P, facts: Facts) -> tuple[StatusLine, ...]:
+        """Describe the node for a person.
+
+        Pure.
+        """
+
+
+AnyRole = Role[Any]

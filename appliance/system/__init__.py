@@ -1,0 +1,52 @@
+"""The edge: the only package that touches processes, sockets, sleep and real files.
+
+Everyone else is handed a `System`, one frozen set of small protocols, and can be handed a fake one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from appliance.system.clock import Clock, RealClock
+from appliance.system.commands import Commands, RealCommands
+from appliance.system.files import Files, RealFiles
+from appliance.system.network import Network, RealNetwork
+from appliance.system.onegate import OneGate
+from appliance.system.packetfilter import PacketFilter, RealPacketFilter
+from appliance.system.units import RealUnits, Units
+
+__all__ = ["System", "real_system"]
+
+
+@dataclass(frozen=True)
+class System:
+    """Every effect the agent may have.
+
+    Attributes:
+        onegate: None until the context has told where OneGate is, or where there is none.
+    """
+
+    commands: Commands
+    files: Files
+    units: Units
+    network: Network
+    packet_filter: PacketFilter
+    clock: Clock
+    onegate: OneGate | None = None
+
+
+def real_system(root: str = "/") -> System:
+    """Return the machine itself.
+
+    Args:
+        root: The folder that all files are placed under.
+    """
+    commands = RealCommands()
+    return System(
+        commands=commands,
+        files=RealFiles(root),
+        units=RealUnits(commands),
+        network=RealNetwork(commands),
+        packet_filter=RealPacketFilter(commands),
+        clock=RealClock(),
+    )

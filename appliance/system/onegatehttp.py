@@ -1,0 +1,167 @@
+"""OneGate over HTTP: one call is one request, on one connection that is kept open.
+
+Repeating a call is the caller's business (`appliance.waiting.retry`), who knows the deadline.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+from appliance.errors import (
+    OneGateError,
+    OneGateMalformed,
+    OneGatePassing,
+    OneGateRefused,
+    OneGateUnavailable,
+)
+from appliance.secret import Secret
+from appliance.system.onegate import Service, Vm, encode_update, parse_service, parse_vm
+
+CONNECT_TIMEOUT_S = 10
+OWN_TIMEOUT_S = 30
+SERVICE_TIMEOUT_S = 60
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_MOST_WORDS = 200
+
+
+class HttpOneGate:
+    """OneGate over HTTP, on one connection that is kept open."""
+
+    def __init__(
+        self, endpoint: str, vm_id: int, token: Secret, *, verify: bool | str = True
+    ) -> None:
+        """Remember where OneGate is and who asks.
+
+        Args:
+            endpoint: Base URL.
+            vm_id: This VM.
+            token: What proves it.
+            verify: Whether TLS certificates are checked, or the file of certificates to check against.
+        """
+        self._endpoint = endpoint.rstrip("/")
+        self._session = requests.Session()
+        self._session.verify = verify
+        self._session.trust_env = False
+        self._session.headers.update(
+            {"X-ONEGATE-TOKEN": token.reveal(), "X-ONEGATE-VMID": str(vm_id), "Accept": "*/*"}
+        )
+
+    def own_vm(self) -> Vm:
+        """Return this VM; see `OneGate.own_vm`."""
+        return parse_vm(self._get("/vm", OWN_TIMEOUT_S))
+
+    def vm(self, vm_id: int) -> Vm:
+        """Return a VM of the same service."""
+        return parse_vm(self._get(f"/vms/{vm_id}", SERVICE_TIMEOUT_S))
+
+    def service(self, roles: Iterable[str] = ()) -> Service:
+        """Return the service; see `OneGate.service`."""
+        try:
+            return parse_service(self._get("/service?extended=true", SERVICE_TIMEOUT_S))
+        except OneGatePassing as spoilt:
+            if spoilt.status != 404:
+                raise
+        return self._service_vm_by_vm(frozenset(roles))
+
+    def _service_vm_by_vm(self, wanted: frozenset[str]) -> Service:
+        plain = parse_service(self._get("/service", SERVICE_TIMEOUT_S))
+        roles = []
+        for role in plain.roles:
+            vms = []
+            for vm_id in role.vm_ids if not wanted or role.name in wanted else ():
+                try:
+                    vms.append(self.vm(vm_id))
+                except (OneGatePassing, OneGateRefused):
+                    continue
+            roles.append(replace(role, vms=tuple(vms)))
+        return replace(plain, roles=tuple(roles), complete=False)
+
+    def update(self, values: Mapping[str, str]) -> None:
+        """Store attributes of this VM; see `OneGate.update`."""
+        body = f"data={quote(encode_update(values), safe='')}&type=1"
+        self._request("PUT", "/vm", OWN_TIMEOUT_S, body)
+
+    def _get(self, path: str, timeout_s: float) -> dict[str, Any]:
+        response = self._request("GET", path, timeout_s)
+        try:
+            document = json.loads(response)
+        except ValueError as error:
+            raise OneGateMalformed(
+                f"OneGate GET {path}: the answer is not JSON ({error})"
+            ) from error
+        if not isinstance(document, dict):
+            raise OneGateMalformed(f"OneGate GET {path}: the answer is no JSON object")
+        return document
+
+    def _request(self, method: str, path: str, timeout_s: float, body: str | None = None) -> bytes:
+        what = f"OneGate {method} {path.partition('?')[0]}"
+        headers = {"Content-Type": "application/x-www-form-urlencoded"} if body else {}
+        try:
+            response = self._session.request(
+                method,
+                self._endpoint + path,
+                data=body,
+                headers=headers,
+                timeout=(CONNECT_TIMEOUT_S, timeout_s),
+                allow_redirects=False,
+                stream=True,
+            )
+            content = _read_bounded(response, what)
+        except requests.exceptions.SSLError as error:
+            raise OneGateUnavailable(
+                f"{what}: the TLS certificate of {self._endpoint} does not verify: {_cause(error)}",
+                hint="give the CA in ONEAPP_ONEGATE_CA",
+            ) from error
+        except requests.RequestException as error:
+            raise OneGateUnavailable(f"{what}: {self._endpoint}: {_cause(error)}") from error
+        if response.status_code != 200:
+            raise _error_of(what, response.status_code, content)
+        return content
+
+
+def _read_bounded(response: requests.Response, what: str) -> bytes:
+    chunks, size = [], 0
+    for chunk in response.iter_content(65536):
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            response.close()
+            raise OneGateMalformed(f"{what}: the answer is larger than {MAX_ANSWER_BYTES} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _cause(error: requests.RequestException) -> str:
+    """Say in a few words what lies at the bottom of a requests error, which nests and repeats
+    itself."""
+    cause: BaseException = error
+    while cause.__cause__ or cause.__context__:
+        cause = cause.__cause__ or cause.__context__ or cause
+    if isinstance(error, requests.ConnectTimeout | requests.ReadTimeout):
+        return "no answer in time"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return " ".join(str(cause).split())[:_MOST_WORDS] or type(cause).__name__
+
+
+def _error_of(what: str, status: int, content: bytes) -> OneGateError:
+    said = " ".join(content[:2000].decode("utf-8", errors="replace").split())[:_MOST_WORDS]
+    message = f"{what}: status {status}: {said or 'no text'}"
+    if status == 401:
+        return OneGatePassing(
+            message,
+            status=status,
+            hint="the token or VM id is wrong, or oned is down for a while: both give this answer",
+        )
+    if status == 404:
+        return OneGatePassing(
+            message, status=status, hint="gone, of another owner, or OneFlow is down for a while"
+        )
+    if status in (429, 502, 503, 504):
+        return OneGatePassing(message, status=status)
+    return OneGateRefused(message, status=status)

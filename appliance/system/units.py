@@ -1,0 +1,122 @@
+"""Systemd units, as functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from appliance.system.commands import Commands
+
+_PROPERTIES = ("LoadState", "ActiveState", "SubState", "Result", "UnitFileState")
+_START_TIMEOUT_S = 100
+
+
+@dataclass(frozen=True)
+class UnitState:
+    """A unit as systemd sees it, in systemd's own words.
+
+    Attributes:
+        load: loaded, not-found, masked.
+        active: active, inactive, failed, activating, deactivating, reloading.
+        sub: running, exited, dead and the like.
+        result: success, or how it failed.
+        enabled: enabled, disabled, static; empty where there is no unit file.
+    """
+
+    load: str
+    active: str
+    sub: str
+    result: str
+    enabled: str
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it runs."""
+        return self.active in ("active", "reloading")
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether it is started at boot."""
+        return self.enabled in ("enabled", "enabled-runtime", "static", "alias")
+
+
+class Units(Protocol):
+    """Asks and tells the service manager."""
+
+    def show(self, name: str) -> UnitState:
+        """Return the state of a unit; one that does not exist has load not-found."""
+
+    def start(self, name: str) -> None:
+        """Start and wait until it is up."""
+
+    def stop(self, name: str) -> None:
+        """Stop and wait until it is down."""
+
+    def reload(self, name: str) -> None:
+        """Reload its configuration."""
+
+    def enable(self, name: str) -> None:
+        """Have it started at boot."""
+
+    def disable(self, name: str) -> None:
+        """Have it not started at boot."""
+
+    def reset_failed(self, name: str) -> None:
+        """Forget earlier failures, which would count against a start."""
+
+    def daemon_reload(self) -> None:
+        """Read unit files anew."""
+
+    def last_words(self, name: str) -> str:
+        """Return the end of what the unit's processes said in this boot."""
+
+
+class RealUnits:
+    """systemctl."""
+
+    def __init__(self, commands: Commands) -> None:
+        """Run systemctl through `commands`."""
+        self._commands = commands
+
+    def show(self, name: str) -> UnitState:
+        """Return the state of a unit."""
+        argv = ("systemctl", "show", name, f"--property={','.join(_PROPERTIES)}")
+        lines = self._commands.run(argv).stdout.splitlines()
+        found = dict(line.split("=", 1) for line in lines if "=" in line)
+        return UnitState(*(found.get(name, "") for name in _PROPERTIES))
+
+    def start(self, name: str) -> None:
+        """Start and wait until it is up."""
+        self._systemctl("start", name)
+
+    def stop(self, name: str) -> None:
+        """Stop and wait until it is down."""
+        self._systemctl("stop", name)
+
+    def reload(self, name: str) -> None:
+        """Reload its configuration."""
+        self._systemctl("reload", name)
+
+    def enable(self, name: str) -> None:
+        """Have it started at boot."""
+        self._systemctl("enable", "--quiet", name)
+
+    def disable(self, name: str) -> None:
+        """Have it not started at boot."""
+        self._systemctl("disable", "--quiet", name)
+
+    def reset_failed(self, name: str) -> None:
+        """Forget earlier failures."""
+        self._systemctl("reset-failed", name)
+
+    def daemon_reload(self) -> None:
+        """Read unit files anew."""
+        self._systemctl("daemon-reload")
+
+    def last_words(self, name: str) -> str:
+        """Return the end of what the unit's processes said in this boot."""
+        argv = ("journalctl", "--unit", name, "--boot", "--lines=20", "--output=cat", "--no-pager")
+        return self._commands.run(argv, check=False).stdout
+
+    def _systemctl(self, *arguments: str) -> None:
+        self._commands.run(("systemctl", *arguments), timeout_s=_START_TIMEOUT_S)

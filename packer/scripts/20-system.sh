@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Makes an unconfigured node quiet: all four roles boot from this one image, so what only some of them
+# need stays off until the agent turns it on.
+set -euo pipefail
+
+# haproxy and keepalived would start with the distribution's example or no configuration. rpcbind and
+# the iSCSI initiator come with the client tools that Longhorn needs; they listen on every address.
+quiet_units=(
+    haproxy.service
+    keepalived.service
+    nftables.service
+    iscsid.socket iscsid.service open-iscsi.service
+    rpcbind.socket rpcbind.service nfs-client.target
+)
+
+for unit in "${quiet_units[@]}"; do
+    # Packages differ in which of these they ship.
+    if [[ -e /lib/systemd/system/$unit || -e /etc/systemd/system/$unit ]]; then
+        systemctl --quiet disable --now "$unit" 2>/dev/null || systemctl --quiet disable "$unit"
+    fi
+done
+
+# keepalived writes its pid and notify fifo to /run/keepalived, which nobody creates; the folder has to
+# outlive a restart, because readers of the fifo stay connected to it.
+install -d -m 0755 /etc/systemd/system/keepalived.service.d
+cat > /etc/systemd/system/keepalived.service.d/10-oneke-runtime-directory.conf <<'UNIT'
+[Service]
+RuntimeDirectory=keepalived
+RuntimeDirectoryPreserve=restart
+UNIT
+
+# With this folder journald keeps the journal over reboots: the reason of a failed boot must survive it.
+install -d -m 2755 -o root -g systemd-journal /var/log/journal
+
+# Debian makes host keys only when openssh-server is installed, so a VM
+# needs them made at boot.
+cat > /etc/systemd/system/oneke-ssh-host-keys.service <<'UNIT'
+[Unit]
+Description=Create the ssh host keys of this VM
+Before=ssh.service ssh.socket
+ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/bin/ssh-keygen -A
+
+[Install]
+WantedBy=multi-user.target
+UNIT
+systemctl --quiet enable oneke-ssh-host-keys.service

@@ -1,0 +1,5 @@
+"""The gateway pair: virtual addresses, balancers, NAT and routing."""
+
+from roles.vnf.role import VnfRole
+
+HANDLER = VnfRole

@@ -1,0 +1,320 @@
+"""Decides what a gateway node should be: VRRP, balancers, NAT and routing, on every node all the
+time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Interface
+from typing import Any
+
+from appliance.actions import (
+    BringUp,
+    Judge,
+    KernelSettings,
+    ReplaceTable,
+    RunUnit,
+    StopUnit,
+    WriteFile,
+)
+from appliance.errors import Problem
+from appliance.facts import Facts, FactsWanted
+from appliance.plan import Action, Plan, Stage
+from appliance.render import render
+from appliance.role import Findings, StatusLine
+from appliance.service import Service
+from appliance.values import InterfaceItem
+from appliance.waiting import Failed, NotYet, Readiness, Ready
+from roles.common.addresses import (
+    AddressBook,
+    build_address_book,
+    missing_links,
+    select_interfaces,
+)
+from roles.vnf import haproxy, keepalived, nat
+from roles.vnf.params import VnfParams
+
+_READY_TIMEOUT_S = 120.0
+# Balancers bind virtual addresses that the other node holds.
+_NONLOCAL_BIND = ("net.ipv4.ip_nonlocal_bind", "1")
+
+
+class VnfRole:
+    """Gateway: virtual addresses, balancing towards the cluster, NAT and routing."""
+
+    params_type = VnfParams
+    ready_timeout_s = _READY_TIMEOUT_S
+
+    def __init__(self, services: Mapping[str, Service]) -> None:
+        """Keep the drop-ins, whose templates are rendered."""
+        self._services = services
+
+    def check(self, params: VnfParams) -> Findings:
+        """Find what does not fit together."""
+        book = _book(params)
+        problems: list[Problem] = []
+        warnings: list[str] = []
+        found = [keepalived.check_vrrp(params.keepalived, params.opennebula, book)]
+        found.append(nat.check_nat(params.nat4, book))
+        if params.haproxy.enabled:
+            found.append(haproxy.check_balancers(params.haproxy, book))
+        for these_problems, these_warnings in found:
+            problems += these_problems
+            warnings += these_warnings
+        for key, items in _interface_lists(params).items():
+            problems += _check_interface_list(key, items, book)
+        return Findings(tuple(problems), tuple(warnings))
+
+    def facts_wanted(self, params: VnfParams) -> FactsWanted:
+        """Name what is looked at: units, the packet filter's table, and the states keepalived
+        left."""
+        vrrp = _vrrp(params)
+        return FactsWanted(
+            units=(haproxy.UNIT, keepalived.UNIT),
+            files=tuple(keepalived.state_file("INSTANCE", i.name) for i in vrrp.instances),
+            tables=((nat.TABLE_FAMILY, nat.TABLE_NAME),),
+            settings=tuple(key for key, _ in _settings(params)),
+        )
+
+    def plan(self, stage: Stage, params: VnfParams, facts: Facts) -> Plan:
+        """Local state is all there is to a gateway: kernel, packet filter, balancers, virtual
+        addresses."""
+        if stage is not Stage.CONFIGURE:
+            return Plan(stage)
+        return Plan(
+            stage,
+            (
+                *self._plan_kernel(params),
+                self._plan_nat(params),
+                *self._plan_haproxy(params),
+                *self._plan_keepalived(params),
+            ),
+        )
+
+    def _plan_kernel(self, params: VnfParams) -> Iterator[Action]:
+        settings = _settings(params)
+        yield WriteFile(
+            nat.SYSCTL_CONF, self._render("router4", "60-oneke.conf.j2", nat.SysctlConf(settings))
+        )
+        for link in _vrrp(params).links_to_raise:
+            yield BringUp(link)
+        yield KernelSettings(settings)
+
+    def _plan_nat(self, params: VnfParams) -> Action:
+        table = nat.build_nat(params.nat4, _book(params))
+        wanted = params.nat4.enabled and (table.masquerade or table.forwards)
+        rules = self._render("nat4", "oneke.nft.j2", table) if wanted else ""
+        return ReplaceTable(nat.TABLE_FAMILY, nat.TABLE_NAME, rules)
+
+    def _plan_haproxy(self, params: VnfParams) -> Iterator[Action]:
+        if not params.haproxy.enabled:
+            yield StopUnit(haproxy.UNIT)
+            return
+        model = haproxy.build_balancers(params.haproxy, _book(params))
+        cfg = haproxy.HaproxyCfg(
+            model.balancers,
+            (params.haproxy.own_config or "").strip(),
+            str(haproxy.STATS_SOCKET),
+            str(haproxy.HEALTH_SOCKET),
+        )
+        yield WriteFile(
+            haproxy.CONF,
+            self._render("haproxy", "haproxy.cfg.j2", cfg),
+            mode=0o640,
+            group="haproxy",
+            is_secret=bool(cfg.own_config),
+            loaded_by=(haproxy.UNIT,),
+            judge=Judge(
+                ("haproxy", "-c", "-f", "{file}"),
+                (
+                    "ONEAPP_VNF_HAPROXY_CONFIG"
+                    if cfg.own_config
+                    else "the parameters ONEAPP_VNF_HAPROXY_*"
+                ),
+            ),
+        )
+        yield RunUnit(haproxy.UNIT, (haproxy.CONF,))
+
+    def _plan_keepalived(self, params: VnfParams) -> Iterator[Action]:
+        vrrp = _vrrp(params)
+        if not _holds_addresses(params):
+            yield StopUnit(keepalived.UNIT)
+            return
+        conf = keepalived.KeepalivedConf(
+            vrrp.router_name,
+            vrrp.version,
+            keepalived.SYNC_GROUP,
+            vrrp.instances,
+            params.haproxy.enabled,
+            str(haproxy.HEALTH_SOCKET),
+            str(keepalived.STATE_SCRIPT),
+        )
+        yield WriteFile(
+            keepalived.STATE_SCRIPT, self._render("keepalived", "vrrp-state.j2", conf), mode=0o755
+        )
+        yield WriteFile(
+            keepalived.CONF,
+            self._render("keepalived", "keepalived.conf.j2", conf),
+            mode=0o600,
+            is_secret=any(instance.password for instance in vrrp.instances),
+            loaded_by=(keepalived.UNIT,),
+            judge=Judge(
+                ("keepalived", "--config-test={log}", "-f", "{file}"),
+                "the parameters ONEAPP_VNF_KEEPALIVED_* and ONEAPP_VROUTER_*",
+            ),
+        )
+        yield RunUnit(keepalived.UNIT, (keepalived.CONF,))
+
+    def _render(self, service: str, template: str, model: Any) -> str:
+        return render(self._services[service].folders, template, model)
+
+    def readiness(self, params: VnfParams, facts: Facts) -> Readiness:
+        """Ready means: NAT loaded, balancers listening, VRRP settled and the virtual addresses
+        where they belong."""
+        for line in self.status(params, facts):
+            if not line.is_well:
+                said = f"{line.subject}: {line.state}"
+                return Failed(said) if line.state.startswith("failed") else NotYet(said)
+        return Ready()
+
+    def status(self, params: VnfParams, facts: Facts) -> tuple[StatusLine, ...]:
+        """Describe routing, NAT, balancers and virtual addresses."""
+        return (
+            _status_of_routing(params, facts),
+            _status_of_nat(params, facts),
+            *_status_of_haproxy(params, facts),
+            *_status_of_vrrp(params, facts),
+        )
+
+
+def _book(params: VnfParams) -> AddressBook:
+    return build_address_book(params.opennebula, params.keepalived.vips)
+
+
+def _vrrp(params: VnfParams) -> keepalived.VrrpModel:
+    return keepalived.build_vrrp(params.keepalived, params.opennebula, _book(params))
+
+
+def _holds_addresses(params: VnfParams) -> bool:
+    return params.keepalived.enabled and bool(_vrrp(params).vips)
+
+
+def _settings(params: VnfParams) -> tuple[tuple[str, str], ...]:
+    enabled = nat.is_router(params.router4, params.opennebula)
+    forwarding = nat.build_forwarding(params.router4, _book(params), enabled=enabled)
+    return (*forwarding.items(), _NONLOCAL_BIND)
+
+
+def _interface_lists(params: VnfParams) -> dict[str, tuple[InterfaceItem, ...] | None]:
+    return {
+        keepalived.INTERFACES_KEY: params.keepalived.interfaces,
+        haproxy.INTERFACES_KEY: params.haproxy.interfaces,
+        nat.INTERFACES_OUT_KEY: params.nat4.interfaces_out,
+        nat.ROUTER_INTERFACES_KEY: params.router4.interfaces,
+    }
+
+
+def _check_interface_list(
+    key: str, items: Sequence[InterfaceItem] | None, book: AddressBook
+) -> Iterator[Problem]:
+    selection = select_interfaces(items, book)
+    names = ", ".join(nic.name for nic in book.nics) or "none"
+    shown = " ".join(map(str, items or ()))
+    wrong = [str(item) for item in selection.unknown] + list(missing_links(selection, book))
+    if wrong:
+        yield Problem(
+            key,
+            shown,
+            f"{', '.join(wrong)}: expected an interface of this VM ({names}) or one of its"
+            " addresses",
+        )
+
+
+def _status_of_routing(params: VnfParams, facts: Facts) -> StatusLine:
+    wrong = [key for key, value in _settings(params) if facts.settings.get(key) != value]
+    if wrong:
+        return StatusLine("routing", f"{', '.join(wrong)} not as it should be", is_well=False)
+    links = [
+        key.split(".")[3]
+        for key, value in _settings(params)
+        if key.endswith(".forwarding") and value == "1"
+    ]
+    return StatusLine("routing", f"between {', '.join(links)}" if links else "off")
+
+
+def _status_of_nat(params: VnfParams, facts: Facts) -> StatusLine:
+    table = nat.build_nat(params.nat4, _book(params))
+    if not params.nat4.enabled or not (table.masquerade or table.forwards):
+        return StatusLine("nat", "off")
+    if (nat.TABLE_FAMILY, nat.TABLE_NAME) not in facts.tables:
+        return StatusLine("nat", f"table {nat.TABLE_NAME} is not loaded", is_well=False)
+    out = ", ".join(table.masquerade) or "no interface"
+    return StatusLine("nat", f"masquerading on {out}, {len(table.forwards)} port forwards")
+
+
+def _status_of_haproxy(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
+    if not params.haproxy.enabled:
+        yield StatusLine("haproxy", "off")
+        return
+    unit = facts.units[haproxy.UNIT]
+    if not unit.is_active:
+        state = "failed" if unit.active == "failed" else "not running"
+        yield StatusLine("haproxy", f"{state} ({unit.active}, {unit.result})", is_well=False)
+        return
+    for balancer in haproxy.build_balancers(params.haproxy, _book(params)).balancers:
+        where = (str(balancer.address), balancer.port)
+        listens = where in facts.listening or ("0.0.0.0", balancer.port) in facts.listening  # noqa: S104
+        count = len(balancer.servers)
+        yield StatusLine(
+            f"balancer {balancer.number}",
+            f"{where[0]}:{where[1]} {'listening' if listens else 'not listening'}, {count} static"
+            " servers",
+            is_well=listens,
+        )
+
+
+def _status_of_vrrp(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
+    vrrp = _vrrp(params)
+    if not _holds_addresses(params):
+        yield StatusLine("vrrp", "off: no virtual address to hold")
+        return
+    unit = facts.units[keepalived.UNIT]
+    if not unit.is_active:
+        state = "failed" if unit.active == "failed" else "not running"
+        yield StatusLine("vrrp", f"{state} ({unit.active}, {unit.result})", is_well=False)
+        return
+    for instance in vrrp.instances:
+        found = keepalived.read_state(
+            facts.files.get(keepalived.state_file("INSTANCE", instance.name))
+        )
+        yield _status_of_instance(instance, found, facts)
+    for vip in vrrp.unheld:
+        yield StatusLine(f"vip {vip.address.ip}", "held by nobody", is_well=False)
+
+
+def _status_of_instance(
+    instance: keepalived.VrrpInstance, state: keepalived.VrrpState, facts: Facts
+) -> StatusLine:
+    subject = f"vrrp {instance.name}"
+    vips = ", ".join(str(vip.address.ip) for vip in instance.vips)
+    held = [vip for vip in instance.vips if _is_on(vip.address, vip.link, facts)]
+    if state.name == "MASTER":
+        missing = ", ".join(str(vip.address.ip) for vip in instance.vips if vip not in held)
+        if missing:
+            return StatusLine(subject, f"MASTER, and {missing} not there yet", is_well=False)
+        return StatusLine(subject, f"MASTER, holds {vips}")
+    if state.name == "BACKUP":
+        left = ", ".join(str(vip.address.ip) for vip in held)
+        if left:
+            return StatusLine(subject, f"BACKUP, and {left} still there", is_well=False)
+        if facts.uptime_s - state.since_s < keepalived.election_s(instance):
+            return StatusLine(subject, "BACKUP, the election is not over yet", is_well=False)
+        return StatusLine(subject, f"BACKUP, another node holds {vips}")
+    if state.name == "FAULT":
+        said = "in FAULT: a link or an address of it is missing, or HAProxy does not answer"
+        return StatusLine(subject, said, is_well=False)
+    return StatusLine(subject, "keepalived has not told its state yet", is_well=False)
+
+
+def _is_on(address: IPv4Interface, link_name: str, facts: Facts) -> bool:
+    link = facts.link(link_name)
+    return link is not None and any(own.ip == address.ip for own in link.addresses)

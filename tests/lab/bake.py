@@ -1,0 +1,565 @@
+"""Makes the root that lab nodes boot from: the host's own distribution plus `packer/scripts`.
+
+Every step is one overlay layer, kept under a key made of the key before it and all that goes into
+the step, as an image build does: after a change of the agent only the last two steps run again. A
+layer appears under its key by one rename at its end, so that a killed bake leaves no half layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.basics import REPOSITORY, CommandFailed, LabError, run, wait_until
+
+FORMAT = "1"
+"""Goes into every key: changed when the way layers are made changes."""
+
+KEPT_IMAGES = 5
+AGENT_STEP = "80-agent.sh"
+CONTEXT_STEP = "lab-context"
+PROJECT_INPUTS = (
+    "appliance",
+    "roles",
+    "service.d",
+    "systemd",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
+STEP_TIMEOUT_S = 1200
+
+
+@dataclass(frozen=True)
+class Release:
+    """What has to be known of a distribution release to make nodes of it."""
+
+    identity: str
+    codename: str
+    components: tuple[str, ...]
+    python: str
+    glibc_minor: int
+
+    @property
+    def keyring(self) -> str:
+        """Keyring of the release's own archive, the same path on the host and in a node."""
+        return f"/usr/share/keyrings/{self.identity}-archive-keyring.gpg"
+
+
+RELEASES = (
+    Release("debian", "bookworm", ("main",), "3.11", 36),
+    Release("debian", "trixie", ("main",), "3.13", 41),
+    Release("ubuntu", "noble", ("main", "universe"), "3.12", 39),
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One archive the host's package manager is configured for."""
+
+    uri: str
+    suite: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer to be: what is run, and the key it is kept under."""
+
+    name: str
+    script: Path | None
+    key: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """A finished root: its layers, the lowest first."""
+
+    layers: tuple[Path, ...]
+
+    @property
+    def keys(self) -> str:
+        """The layers' keys, to name the image in the environment."""
+        return ",".join(layer.name for layer in self.layers)
+
+    @property
+    def lowerdir(self) -> str:
+        """The layers as overlayfs wants them, the topmost first."""
+        return ":".join(str(layer / "fs") for layer in reversed(self.layers))
+
+
+# --- values: keys, releases, archives ------------------------------------------------------------
+
+
+def layer_key(parent: str, *parts: bytes) -> str:
+    """Key of the layer that comes from `parts` on top of the layer `parent`.
+
+    Args:
+        parent: Key of the layer below, empty for the first.
+        parts: All that decides what the step makes; their borders count.
+    """
+    digest = hashlib.sha256()
+    for part in (FORMAT.encode(), parent.encode(), *parts):
+        digest.update(b"%d:" % len(part))
+        digest.update(part)
+    return digest.hexdigest()[:20]
+
+
+def hash_files(root: Path, names: Iterable[str]) -> bytes:
+    """Digest of files and folders below `root`: names, contents, and whether they can be executed.
+
+    A name that does not exist counts as such. Byte code is left out.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        start = root / name
+        found = sorted(start.rglob("*")) if start.is_dir() else [start]
+        for path in found:
+            if "__pycache__" in path.parts or path.suffix == ".pyc" or path.is_dir():
+                continue
+            digest.update(f"{path.relative_to(root)}\0".encode())
+            if not path.exists():
+                digest.update(b"missing\0")
+                continue
+            content = path.read_bytes()
+            digest.update(f"{os.access(path, os.X_OK):d} {len(content)}\0".encode())
+            digest.update(content)
+    return digest.digest()
+
+
+def find_release(os_release: str) -> Release:
+    """The release that `/etc/os-release` tells of.
+
+    Raises:
+        LabError: If nodes can not be made of it.
+    """
+    fields: dict[str, str] = {}
+    for line in os_release.splitlines():
+        name, separator, value = line.partition("=")
+        if separator:
+            fields[name] = " ".join(shlex.split(value))
+    wanted = (fields.get("ID", ""), fields.get("VERSION_CODENAME", ""))
+    for release in RELEASES:
+        if (release.identity, release.codename) == wanted:
+            return release
+    known = ", ".join(f"{release.identity} {release.codename}" for release in RELEASES)
+    raise LabError(f"this machine runs {' '.join(wanted)}; lab nodes can be made on: {known}")
+
+
+def parse_sources(targets: str, release: Release) -> tuple[Source, ...]:
+    """The release's own archives among the host's, its main one first.
+
+    Args:
+        targets: Lines `uri|suite|codename|component`; `suite` may be an alias such as stable.
+        release: Archives of other makers are left out by its suites and components.
+
+    Raises:
+        LabError: If the main archive is not among them.
+    """
+    suites = (release.codename, f"{release.codename}-updates", f"{release.codename}-security")
+    found: dict[str, Source] = {}
+    for line in targets.splitlines():
+        uri, *names, component = line.split("|")
+        suite = next((name for name in names if name in suites), None)
+        if suite and component == release.components[0]:
+            found.setdefault(suite, Source(uri.rstrip("/") + "/", suite))
+    if release.codename not in found:
+        raise LabError(
+            f"the package manager of this machine knows no archive of {release.codename} "
+            f"{release.components[0]}; add one to its sources and run `apt-get update`"
+        )
+    return tuple(found[suite] for suite in suites if suite in found)
+
+
+def sources_list(sources: Sequence[Source], release: Release) -> str:
+    """Text of `/etc/apt/sources.list` for a node."""
+    components = " ".join(release.components)
+    return "".join(
+        f"deb [signed-by={release.keyring}] {source.uri} {source.suite} {components}\n"
+        for source in sources
+    )
+
+
+def acquire_settings(dump: str) -> str:
+    """The host's settings for downloads (proxies, checks of dates) as an apt configuration.
+
+    Args:
+        dump: Output of `apt-config dump Acquire`.
+    """
+    wanted = ("Acquire::http", "Acquire::Check-", "Acquire::Retries", "Acquire::ForceIPv")
+    return "".join(f"{line}\n" for line in dump.splitlines() if line.startswith(wanted))
+
+
+def wheel_platforms(machine: str, glibc_minor: int) -> tuple[str, ...]:
+    """Platform tags a node accepts, the newest first."""
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(glibc_minor, 4, -1)]
+    old = [f"manylinux{name}_{machine}" for name in ("2014", "2010", "1")]
+    return (*tags, *old)
+
+
+def project_key(repository: Path) -> str:
+    """Key of the project's wheel, from all that it is built of."""
+    return layer_key("project", hash_files(repository, PROJECT_INPUTS))
+
+
+def dependencies_key(pyproject: Mapping[str, object], release: Release, machine: str) -> str:
+    """Key of the folder with the project's dependencies for one kind of node."""
+    project = pyproject["project"]
+    if not isinstance(project, Mapping):
+        raise LabError("pyproject.toml: [project] is expected to be a table")
+    wanted = "\n".join(project["dependencies"])
+    return layer_key("wheels", wanted.encode(), release.python.encode(), machine.encode())
+
+
+def plan_steps(repository: Path, release: Release, machine: str, kernel: str) -> tuple[Step, ...]:
+    """List the layers of the image that belongs to the working tree, the lowest first.
+
+    Only reads the working tree, so that it can also tell whether a baked image is out of date.
+    """
+    pyproject = tomllib.loads((repository / "pyproject.toml").read_text())
+    lab = Path(__file__).parent
+    wheels = dependencies_key(pyproject, release, machine) + project_key(repository)
+    components = " ".join(release.components)
+    key = layer_key("", f"{release.identity} {release.codename} {components} {machine}".encode())
+    steps = [Step("base", None, key)]
+    context = layer_key(
+        "", hash_files(lab / "context", ["install.sh", "root"]), f"{kernel}".encode()
+    )
+    scripts = sorted((repository / "packer" / "scripts").glob("[0-9][0-9]-*.sh"))
+    for script in scripts:
+        # The contextualization package is in an image before it is told not to report READY.
+        if script.name.startswith("60-"):
+            key = layer_key(key, context.encode())
+            steps.append(Step(CONTEXT_STEP, lab / "context" / "install.sh", key))
+        inputs = [script.read_bytes()]
+        if script.name == AGENT_STEP:
+            inputs.append(wheels.encode())
+        key = layer_key(key, *inputs)
+        steps.append(Step(script.name, script, key))
+    return tuple(steps)
+
+
+# --- the cache -----------------------------------------------------------------------------------
+
+
+class Cache:
+    """The folder the lab keeps between runs: layers, wheels, and what makes wheels."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.layers = root / "layers"
+        self.wheels = root / "wheels"
+        self.partial = root / "partial"
+        self.images = root / "images.json"
+
+    @classmethod
+    def default(cls) -> Cache:
+        """`$ONEKE_LAB_CACHE`, else `oneke-lab` in the user's cache folder."""
+        home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        return cls(Path(os.environ.get("ONEKE_LAB_CACHE") or Path(home) / "oneke-lab"))
+
+    def layer(self, step: Step) -> Path:
+        """Where the layer is once it is finished."""
+        return self.layers / step.key
+
+    @contextlib.contextmanager
+    def baking(self, timeout_s: float = 1800) -> Iterator[None]:
+        """Hold off other bakes; what a killed one left behind is removed first."""
+        for folder in (self.layers, self.wheels, self.partial):
+            folder.mkdir(parents=True, exist_ok=True)
+        with (self.root / "bake.lock").open("w") as lock:
+            if not _locked(lock.fileno(), fcntl.LOCK_EX):
+                _say("another bake is running; waiting for it")
+                wait_until(
+                    lambda: _locked(lock.fileno(), fcntl.LOCK_EX),
+                    timeout_s,
+                    f"the other bake to end (it holds {self.root / 'bake.lock'})",
+                )
+            for left in self.partial.iterdir():
+                _remove(left)
+            yield
+
+    def hold(self) -> int:
+        """Keep layers from being pruned until the returned descriptor is closed."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.root / "in-use.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        return descriptor
+
+    def remember(self, steps: Sequence[Step], wheel_folders: Sequence[Path]) -> None:
+        """Note the image as the newest and remove what only forgotten ones used.
+
+        Nothing is removed while a box is open, because its nodes stand on these layers.
+        """
+        layers, wheels = [step.key for step in steps], [folder.name for folder in wheel_folders]
+        entry = {"layers": layers, "wheels": wheels}
+        try:
+            entries = [entry, *(old for old in json.loads(self.images.read_text()) if old != entry)]
+        except (OSError, ValueError):
+            entries = [entry]
+        del entries[KEPT_IMAGES:]
+        fresh = self.images.with_suffix(".new")
+        fresh.write_text(json.dumps(entries, indent=1))
+        fresh.replace(self.images)
+        with (self.root / "in-use.lock").open("w") as lock:
+            if not _locked(lock.fileno(), fcntl.LOCK_EX):
+                return
+            for kind, folder in (("layers", self.layers), ("wheels", self.wheels)):
+                kept = {name for old in entries for name in old[kind]}
+                for path in folder.iterdir():
+                    if path.name not in kept:
+                        _remove(path)
+
+
+def current_image(repository: Path = REPOSITORY, cache: Cache | None = None) -> Image:
+    """The baked image of the working tree, or the one that the box was opened with.
+
+    Raises:
+        LabError: If it was not baked since the last change. With `ONEKE_LAB_STALE=1` in the
+            environment the newest image is taken instead.
+    """
+    cache = cache or Cache.default()
+    if pinned := os.environ.get("ONEKE_LAB_IMAGE"):
+        return Image(tuple(cache.layers / key for key in pinned.split(",")))
+    steps = _steps(repository)
+    layers = tuple(cache.layer(step) for step in steps)
+    missing = [step.name for step, layer in zip(steps, layers, strict=True) if not layer.exists()]
+    if not missing:
+        return Image(layers)
+    if os.environ.get("ONEKE_LAB_STALE") == "1" and cache.images.exists():
+        keys = json.loads(cache.images.read_text())[0]["layers"]
+        return Image(tuple(cache.layers / key for key in keys))
+    raise LabError(
+        f"the node image does not belong to this working tree (to be made: {', '.join(missing)}); "
+        "run `python3 -m tests.lab bake` outside the box first, or set ONEKE_LAB_STALE=1 to take "
+        "the newest image as it is"
+    )
+
+
+# --- the bake ------------------------------------------------------------------------------------
+
+
+def bake(repository: Path = REPOSITORY, cache: Cache | None = None) -> Image:
+    """Make every layer of the working tree's image that is not in the cache yet.
+
+    Raises:
+        LabError: If a step fails; its output is in the text.
+    """
+    if os.geteuid() != 0:
+        raise LabError("the node image can only be baked by root")
+    cache = cache or Cache.default()
+    with cache.baking():
+        release = find_release(Path("/etc/os-release").read_text())
+        # The tree may be edited while it is baked: keys and contents must be of one state of it.
+        repository = _snapshot(repository, cache.partial / "snapshot")
+        steps = _steps(repository)
+        wheel_folders: list[Path] = _known_wheels(repository, cache, release)
+        for index, step in enumerate(steps):
+            if cache.layer(step).exists():
+                continue
+            started = time.monotonic()
+            _say(f"{step.name}: making {step.key}")
+            below = Image(tuple(cache.layer(lower) for lower in steps[:index]))
+            if step.name == AGENT_STEP:
+                wheel_folders = [
+                    _dependency_wheels(repository, cache, release),
+                    _project_wheel(repository, cache),
+                ]
+            _make_layer(cache, step, below, release, wheel_folders)
+            _say(f"{step.name}: done in {time.monotonic() - started:.1f} s")
+        _remove(repository)
+        cache.remember(steps, wheel_folders)
+    return Image(tuple(cache.layer(step) for step in steps))
+
+
+def _snapshot(repository: Path, target: Path) -> Path:
+    """Copy what goes into the image."""
+    for name in (*PROJECT_INPUTS, "packer/scripts"):
+        source = repository / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif source.exists():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target / name)
+    return target
+
+
+def _steps(repository: Path) -> tuple[Step, ...]:
+    release = find_release(Path("/etc/os-release").read_text())
+    return plan_steps(repository, release, platform.machine(), platform.release())
+
+
+def _make_layer(
+    cache: Cache, step: Step, below: Image, release: Release, wheel_folders: Sequence[Path]
+) -> None:
+    """Run one step in the partial folder and move the result to its key."""
+    partial = cache.partial / step.key
+    for name in ("fs", "work", "root", "build"):
+        (partial / name).mkdir(parents=True)
+    if step.script is None:
+        _debootstrap(partial / "fs", release, partial / "log")
+    else:
+        _stage(partial / "build", step, wheel_folders)
+        chroot = Path(__file__).with_name("chroot.sh")
+        folders = [str(partial / name) for name in ("fs", "work", "root", "build")]
+        _isolated(["bash", str(chroot), below.lowerdir, *folders], partial / "log", step.name)
+    for name in ("work", "root", "build"):
+        _remove(partial / name)
+    (partial / "name").write_text(f"{step.name}\n")
+    partial.rename(cache.layer(step))
+
+
+def _stage(build: Path, step: Step, wheel_folders: Sequence[Path]) -> None:
+    """Lay out what the step finds in /run/oneke-build."""
+    if step.script is None:
+        raise LabError(f"{step.name} has no script")
+    shutil.copy(step.script, build / "step.sh")
+    dump = run(["apt-config", "dump", "Acquire"]).stdout
+    (build / "apt.conf").write_text(acquire_settings(dump))
+    if step.name == CONTEXT_STEP:
+        shutil.copytree(step.script.parent / "root", build / "context" / "root")
+    if step.name == AGENT_STEP:
+        (build / "wheels").mkdir()
+        for wheel in (path for folder in wheel_folders for path in folder.glob("*.whl")):
+            shutil.copy(wheel, build / "wheels")
+
+
+def _debootstrap(root: Path, release: Release, log: Path) -> None:
+    """Fill `root` with the smallest system of the release, from the archive the host uses."""
+    line = "$(REPO_URI)|$(RELEASE)|$(SUITE)|$(CODENAME)|$(COMPONENT)"
+    targets = run(["apt-get", "indextargets", "--format", line, "Created-By: Packages"]).stdout
+    sources = parse_sources(targets, release)
+    components = f"--components={','.join(release.components)}"
+    keyring = f"--keyring={release.keyring}"
+    argv = ["debootstrap", "--variant=minbase", components, keyring, release.codename]
+    _isolated([*argv, str(root), sources[0].uri], log, "debootstrap")
+    (root / "etc/apt/sources.list").write_text(sources_list(sources, release))
+    # debootstrap copies these two from the machine.
+    (root / "etc/resolv.conf").write_text("")
+    (root / "etc/hostname").write_text("")
+    for package in (root / "var/cache/apt/archives").glob("*.deb"):
+        package.unlink()
+
+
+def _isolated(argv: Sequence[str], log: Path, what: str) -> None:
+    """Run a command in mount and process namespaces that end with it, and with this process."""
+    box = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork"]
+    box += ["--kill-child=SIGKILL", "--mount-proc", "--propagation", "private", "--"]
+    with log.open("wb") as output:
+        try:
+            done = subprocess.run(
+                [*box, *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=STEP_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise CommandFailed([what], None, _tail(log), "") from None
+    if done.returncode != 0:
+        raise CommandFailed([what], done.returncode, _tail(log), "")
+
+
+# --- wheels --------------------------------------------------------------------------------------
+
+
+def _known_wheels(repository: Path, cache: Cache, release: Release) -> list[Path]:
+    """Folders of the image's wheels, as they are named, whether they are there or not."""
+    pyproject = tomllib.loads((repository / "pyproject.toml").read_text())
+    return [
+        cache.wheels / dependencies_key(pyproject, release, platform.machine()),
+        cache.wheels / project_key(repository),
+    ]
+
+
+def _dependency_wheels(repository: Path, cache: Cache, release: Release) -> Path:
+    """The folder with all that the agent needs, for the node's Python; downloaded once."""
+    folder = _known_wheels(repository, cache, release)[0]
+    if folder.exists():
+        return folder
+    _say("downloading the agent's dependencies")
+    pyproject = tomllib.loads((repository / "pyproject.toml").read_text())
+    platforms = wheel_platforms(platform.machine(), release.glibc_minor)
+    argv = ["download", "--quiet", "--only-binary=:all:", "--implementation=cp"]
+    argv += [f"--python-version={release.python}", *(f"--platform={tag}" for tag in platforms)]
+    return _fill_folder(cache, folder, repository, [*argv, *pyproject["project"]["dependencies"]])
+
+
+def _project_wheel(repository: Path, cache: Cache) -> Path:
+    """The folder with the wheel of the working tree."""
+    folder = cache.wheels / project_key(repository)
+    if folder.exists():
+        return folder
+    _say("building the agent's wheel")
+    argv = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", str(repository)]
+    return _fill_folder(cache, folder, repository, argv)
+
+
+def _fill_folder(cache: Cache, folder: Path, repository: Path, argv: Sequence[str]) -> Path:
+    """Let pip write into a partial folder, then move that to its name."""
+    partial = cache.partial / f"wheels-{folder.name}"
+    partial.mkdir()
+    option = "--dest" if argv[0] == "download" else "--wheel-dir"
+    pip = [str(_tools(repository, cache)), "-m", "pip", argv[0], f"{option}={partial}", *argv[1:]]
+    run(pip, timeout_s=600)
+    partial.rename(folder)
+    return folder
+
+
+def _tools(repository: Path, cache: Cache) -> Path:
+    """Python of an environment that has pip and the project's build backend; made once."""
+    pyproject = tomllib.loads((repository / "pyproject.toml").read_text())
+    requirements = pyproject["build-system"]["requires"]
+    key = layer_key("tools", "\n".join(requirements).encode(), sys.version.encode())
+    folder = cache.root / f"tools-{key}"
+    python = folder / "bin" / "python"
+    if (folder / "finished").exists():
+        return python
+    _say("making the environment that builds wheels")
+    _remove(folder)
+    run([sys.executable, "-m", "venv", str(folder)], timeout_s=120)
+    run([str(python), "-m", "pip", "install", "--quiet", *requirements], timeout_s=600)
+    (folder / "finished").touch()
+    for old in cache.root.glob("tools-*"):
+        if old != folder:
+            _remove(old)
+    return python
+
+
+# --- small things --------------------------------------------------------------------------------
+
+
+def _locked(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")
+
+
+def _say(text: str) -> None:
+    print(f"bake: {text}", file=sys.stderr, flush=True)
