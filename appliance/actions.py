@@ -33,7 +33,8 @@ class Judge:
     """A command that says whether a daemon would take a file.
 
     Attributes:
-        argv: The command; `{file}` stands for the candidate, `{log}` for a file it writes its words to.
+        argv: The command; `{file}` stands for the candidate, `{log}` for a file it writes its words
+            to.
         blame: The parameters a refusal most likely comes from, for the message.
     """
 
@@ -147,7 +148,8 @@ class KernelSettings:
     """Kernel settings in force now; a file in /etc/sysctl.d keeps them for the next boot.
 
     Attributes:
-        wanted: Key and value, in the order they are written: net.ipv4.ip_forward resets those of the links.
+        wanted: Key and value, in the order they are written: net.ipv4.ip_forward resets those of
+            the links.
     """
 
     wanted: tuple[tuple[str, str], ...]
@@ -184,8 +186,9 @@ class KernelSettings:
 
 @dataclass(frozen=True)
 class ReplaceTable:
-    """One nftables table of our own, replaced as a whole in one transaction; other tables are not
-    touched.
+    """One nftables table of our own, replaced as a whole in one transaction.
+
+    Other tables are not touched.
 
     Attributes:
         rules: The table's block, `table ip NAME { ... }`; empty for no table at all.

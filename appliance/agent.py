@@ -16,7 +16,7 @@ from appliance import __version__, paths
 from appliance.apply import Journal, Outcome, apply, open_journal, preflight, preview
 from appliance.context import Context
 from appliance.contextfile import gather_context
-from appliance.errors import OnekeError, ParameterProblems, UnknownRole
+from appliance.errors import OnekeError, ParameterProblems, Problem, UnknownRole
 from appliance.facts import gather_facts
 from appliance.firstroute import build_first_route
 from appliance.identity import Identity, keep_identity, read_identity
@@ -24,6 +24,7 @@ from appliance.logs import Logger
 from appliance.parameters import (
     ParsedParameters,
     build_view,
+    compile_name,
     find_near_misses,
     parse_parameters,
 )
@@ -110,11 +111,8 @@ def decide(role_name: str, context: Context, services: Mapping[str, Service]) ->
     used = {field.name: parsed.values[field.name] for field in fields(role.params_type)}
     params = build_view(role.params_type, used)
     findings = role.check(params)
-    consequences = parsed.bad_keys
     problems = parsed.problems + tuple(
-        problem
-        for problem in findings.problems
-        if not consequences.intersection((problem.key, *problem.depends_on))
+        problem for problem in findings.problems if not is_consequence(problem, parsed.bad_keys)
     )
     if problems:
         raise ParameterProblems([replace(one, source=context.source) for one in problems])
@@ -131,6 +129,12 @@ def decide(role_name: str, context: Context, services: Mapping[str, Service]) ->
     near = find_near_misses(all_names(services.values()), context)
     warnings = (*context.warnings, *generation, *parsed.warnings, *near, *findings.warnings)
     return Decided(role_name, role, params, warnings)
+
+
+def is_consequence(problem: Problem, bad_keys: frozenset[str]) -> bool:
+    """Say whether a finding only follows from a key that is wrong itself."""
+    rests_on = [compile_name(name) for name in (problem.key, *problem.depends_on)]
+    return any(name.match(key) for name in rests_on for key in bad_keys)
 
 
 def parse_for_role(
@@ -160,7 +164,8 @@ def run(system: System, options: Options, log: Logger, tell: Callable[[str], Non
         tell: Where lines for people go, such as the console.
 
     Raises:
-        OnekeError: What ended the run; it was reported to OneGate and the console as far as they were there.
+        OnekeError: What ended the run; it was reported to OneGate and the console as far as they
+            were there.
     """
     if options.dry_run:
         return _run_locked(system, options, log, tell)
@@ -211,8 +216,10 @@ def _run_locked(
 
 
 def _base_values(context: Context, services: Mapping[str, Service]) -> Mapping[str, Any]:
-    """Parse what tells who this VM is and where OneGate is; problems come up again with all
-    others."""
+    """Parse what tells who this VM is and where OneGate is.
+
+    Problems come up again with all others.
+    """
     entries = {_BASE: services[_BASE].entries}
     return parse_parameters(entries, context, legacy=False).values[_BASE]
 

@@ -41,8 +41,10 @@ class Journal:
 
 
 def read_journal(system: System) -> list[dict[str, Any]]:
-    """Return the journal's events, the oldest first; a line that was cut short by a power loss is
-    passed over."""
+    """Return the journal's events, the oldest first.
+
+    A line that was cut short by a power loss is passed over.
+    """
     events = []
     for line in (system.files.read(paths.JOURNAL) or "").splitlines():
         try:
@@ -58,7 +60,8 @@ def open_journal(system: System, run_id: str) -> tuple[Journal, str | None]:
     """Start a run's journal, dropping the older half of a long one.
 
     Returns:
-        The journal, and what the run before was doing if it was cut: an action's name, or `starting`.
+        The journal, and what the run before was doing if it was cut: an action's name, or
+        `starting`.
     """
     system.files.ensure_folder(paths.STATE_DIR, mode=0o700)
     events = read_journal(system)

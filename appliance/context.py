@@ -1,4 +1,4 @@
-"""The text of a VM context, parsed and never executed.
+r"""The text of a VM context, parsed and never executed.
 
 Two forms exist. `context.sh` is written by oned: one `KEY='value'` per variable in single-quoted
 shell, a quote inside as `'\\''`. `one_env` is written by the contextualization packages: one
@@ -44,16 +44,18 @@ class Context:
 
 
 class Ambiguous(ContextError):
-    """A `one_env` that can be read in more than one way, because its values are written
-    unescaped."""
+    """A `one_env` that can be read in several ways, for its values are written unescaped."""
 
 
 def parse_one_env(text: str, source: str = "one_env") -> dict[str, str]:
     r"""Read the form `export NAME="value"` that the contextualization packages write.
 
-    A value reaches from the first quote to the last one before the next line that begins an export; what
-    stands behind it on its line, comments, blank and other lines are passed over. `\"` and `\\` are read as
-    the character they protect, every other backslash as itself. A later line for the same name wins.
+    A value reaches from the first quote to the last one before the next line that begins an export;
+    what
+    stands behind it on its line, comments, blank and other lines are passed over. `\"` and `\\` are
+    read as
+    the character they protect, every other backslash as itself. A later line for the same name
+    wins.
 
     Args:
         text: The whole file.
@@ -116,8 +118,8 @@ def is_doubtful(values: Mapping[str, str]) -> bool:
 def parse_context_sh(text: str, source: str = "context.sh") -> dict[str, str]:
     r"""Read the form `NAME='value'` that oned writes on the context disc.
 
-    Values are single-quoted shell words in which `'\''` stands for a quote; double-quoted and bare words are
-    understood too, without any expansion. Comment and blank lines are passed over.
+    Values are single-quoted shell words in which `'\''` stands for a quote; double-quoted and bare
+    words are understood too, without any expansion. Comment and blank lines are passed over.
 
     Raises:
         ContextError: A line is neither; its number is named.

@@ -1,5 +1,4 @@
-"""Where a VM's context comes from: the contextualization package's files, else the context disc
-itself."""
+"""Where a VM's context comes from: the contextualization package's files, else the disc."""
 
 from __future__ import annotations
 
@@ -26,8 +25,8 @@ _TOKEN_LINE = re.compile(r'^export TOKENTXT="([A-Za-z0-9+/=]*)"\s*$', re.MULTILI
 def gather_context(system: System, explicit: PurePosixPath | None = None) -> Context:
     """Read the context of this VM.
 
-    The order is: the file asked for; one_env, with the context.sh beside it as the judge of doubtful
-    values; context.sh alone; a block device labelled CONTEXT.
+    The order is: the file asked for; one_env, with the context.sh beside it as the judge of
+    doubtful values; context.sh alone; a block device labelled CONTEXT.
 
     Raises:
         ContextError: There is none, or what is there is no context.

@@ -72,7 +72,8 @@ class Problem:
         found: The value as found, already masked where it is secret; None if the key is missing.
         accepted: What would have been accepted, or what is wrong and why.
         source: Where the value came from, such as a file.
-        depends_on: Other keys this finding rests on. If one of them is wrong itself, this is only a consequence.
+        depends_on: Other keys, or families of keys, this finding rests on. If one of them is wrong
+            itself, this is only a consequence.
     """
 
     key: str
@@ -127,8 +128,7 @@ class CommandError(OnekeError):
     def __init__(
         self, argv: Sequence[str], rc: int | None, stdout: str, stderr: str, reason: str
     ) -> None:
-        """Keep the facts; the message is the command, the reason and the last line of its
-        output."""
+        """Keep the facts; the message is made of the command, the reason and its last line."""
         self.argv = tuple(argv)
         self.rc = rc
         self.stdout = stdout
@@ -145,8 +145,7 @@ class UnitFailed(OnekeError):
 
 
 class FileError(OnekeError):
-    """A file could not be read or written, for a reason that may pass (a full or read-only
-    disk)."""
+    """A file could not be read or written, for a reason that may pass (a full disk)."""
 
     exit_code = EXIT_TEMPORARY
 
@@ -215,8 +214,7 @@ class OneGateRefused(OneGateError):
 
 
 class OneGatePassing(OneGateError):
-    """A 401 or 404 that may also mean that oned or OneFlow is down for a while, or a 5xx of a
-    gateway.
+    """A 401 or 404 that may also mean that oned or OneFlow is down, or a 5xx of a gateway.
 
     Source: recordings of OpenNebula 6.4 and 7.4: every request is a 401 while oned is down, every
     request about the service or a peer is a 404 while OneFlow is down.

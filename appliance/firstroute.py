@@ -24,8 +24,8 @@ def build_first_route(context: Context, links: Sequence[Link]) -> RuntimeDefault
     """Decide whether a route is needed to ask OneGate, and which.
 
     Returns:
-        The route; None where the context names a gateway, OneGate is on-link or unknown, or the private
-        virtual address lies in none of the networks this VM is in.
+        The route; None where the context names a gateway, OneGate is on-link or unknown, or the
+        private virtual address lies in none of the networks this VM is in.
     """
     endpoint = context.get("ONEGATE_ENDPOINT")
     if endpoint is None or any(

@@ -16,7 +16,8 @@ class Identity:
 
     Attributes:
         vm_id: The VM this was learnt for; a copy of its disk in another VM must not believe it.
-        published: The agent's own attributes as OneGate last stored them; no secrets are among them.
+        published: The agent's own attributes as OneGate last stored them; no secrets are among
+            them.
     """
 
     vm_id: int | None = None
@@ -25,8 +26,10 @@ class Identity:
 
 
 def read_identity(system: System, vm_id: int | None) -> Identity:
-    """Return what is kept for this VM; an empty identity for another one or where nothing readable
-    is kept."""
+    """Return what is kept for this VM.
+
+    It is an empty identity for another VM, or where nothing readable is kept.
+    """
     try:
         kept = json.loads(system.files.read(paths.IDENTITY) or "{}")
         identity = Identity(kept.get("vm_id"), kept.get("role"), dict(kept.get("published", {})))

@@ -160,8 +160,10 @@ def parse_parameters(
     Args:
         entries_of: Service name to its entries.
         context: Where the texts come from.
-        legacy: Whether the template is of the 1.24 generation, so that unset values mean what they meant then.
-        role: The role that is asked for; entries meant for others are left at their defaults. None for any.
+        legacy: Whether the template is of the 1.24 generation, so that unset values mean what they
+            meant then.
+        role: The role that is asked for; entries meant for others are left at their defaults. None
+            for any.
     """
     problems: list[Problem] = []
     warnings: list[str] = []
@@ -206,8 +208,7 @@ def _texts_given(
 
 
 def _candidates(entry: Entry, context: Context, taken: frozenset[str]) -> Iterator[_Given]:
-    """Yield what speaks for an entry: the current name first, then its aliases in the order
-    declared."""
+    """Yield what speaks for an entry: the current name first, then aliases as declared."""
     yield from _members(entry.name, entry.parts, {}, context, taken, is_alias=False)
     for alias in entry.aliases:
         if (
@@ -295,8 +296,7 @@ def _default(entry: Entry, legacy: bool) -> object:
 
 
 def _nothing(entry: Entry, default: str | None) -> object:
-    """An unset interface list means none of them where the default is null, all of them where it is
-    ''."""
+    """Tell an interface list that means none (default null) from one that means all ('')."""
     return () if entry.type == "interface_list" and default == "" else None
 
 
@@ -360,8 +360,7 @@ def find_near_misses(
 
 
 def build_view(view: type[T], values: Mapping[str, Any]) -> T:
-    """Fill a role's typed view: a dataclass whose fields are services' views, or fields of one
-    service.
+    """Fill a role's typed view: fields are services' views, or fields of one service.
 
     Args:
         view: A frozen dataclass. A field whose type is a dataclass is filled from `values[field]`.

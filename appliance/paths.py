@@ -36,7 +36,6 @@ ADMINISTRATOR_SERVICES = PurePosixPath("/etc/oneke/service.d")
 
 
 def packaged_services() -> Path:
-    """Return the folder of the packaged drop-ins: beside a checkout, else in the installation's
-    data."""
+    """Return the folder of the packaged drop-ins: in a checkout, else in the installation."""
     checkout = Path(__file__).resolve().parent.parent / "service.d"
     return checkout if checkout.is_dir() else Path(sys.prefix) / "share" / "oneke" / "service.d"

@@ -97,8 +97,7 @@ def diff_texts(old: str | None, new: str) -> str:
 
 
 def describe(steps: Iterable[Step], *, unchanged: bool = True) -> Iterator[str]:
-    """Yield the lines that show a plan to a person: `~` for a change, `=` for what is so
-    already."""
+    """Yield the lines that show a plan to a person: `~` a change, `=` what is so already."""
     for step in steps:
         if step.change is not None:
             yield f"~ {step.action.name}: {step.change.summary}"

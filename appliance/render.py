@@ -27,8 +27,8 @@ def render(folders: Sequence[Path], template: str, model: DataclassInstance) -> 
         model: A frozen dataclass; its fields are the names the template may use, besides `header`.
 
     Raises:
-        RenderError: The template is missing, malformed, or names what the model does not have; file, line
-            and name are told.
+        RenderError: The template is missing, malformed, or names what the model does not have;
+            file, line and name are told.
     """
     import jinja2  # only where something is rendered
 

@@ -1,5 +1,4 @@
-"""Telling the outside how far the node is: OneGate, the console, and the file that `status`
-reads."""
+"""Telling the outside how far the node is: OneGate, the console, and `status`."""
 
 from __future__ import annotations
 
@@ -27,8 +26,8 @@ _PUBLISH_TIMEOUT_S = 600
 class Reporter:
     """Publishes progress, and READY when it is deserved.
 
-    Progress is worth one try: where OneGate does not answer it is left alone for a minute. What is stored
-    already is not sent again.
+    Progress is worth one try: where OneGate does not answer it is left alone for a minute. What is
+    stored already is not sent again.
     """
 
     def __init__(

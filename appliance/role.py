@@ -1,5 +1,4 @@
-"""What a role is to the framework: a reader of parameters and facts that decides, and does
-nothing."""
+"""What a role is to the framework: it reads parameters and facts, decides, does nothing."""
 
 from __future__ import annotations
 
@@ -18,8 +17,7 @@ P = TypeVar("P")
 
 @dataclass(frozen=True)
 class Findings:
-    """What is wrong or doubtful about parameters that are each well formed but do not fit
-    together."""
+    """What is wrong or doubtful about parameters that are well formed each by itself."""
 
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -38,7 +36,8 @@ class Role(Protocol[P]):
     """A role of the service.
 
     Attributes:
-        params_type: The typed view of its parameters: a frozen dataclass with a field per drop-in it uses.
+        params_type: The typed view of its parameters: a frozen dataclass with a field per drop-in
+            it uses.
         ready_timeout_s: How long it may take from the last action until it is ready.
     """
 

@@ -65,8 +65,7 @@ class AddressWithPrefix:
 
 @dataclass(frozen=True)
 class Placeholder:
-    """A reference to an address of this VM, such as ETH0_VIP0, that stands for it until it is
-    resolved."""
+    """A reference to an address of this VM, such as ETH0_VIP0."""
 
     name: str
 
@@ -117,8 +116,7 @@ class PortForward:
 
 
 def parse_boolean(text: str, limits: Limits) -> bool:
-    """Read YES or NO, true or false, on or off, 1 or 0, in any case; anything else is refused by
-    name."""
+    """Read YES or NO, true or false, on or off, 1 or 0, in any case."""
     word = text.strip().lower()
     if word in TRUE_WORDS:
         return True
@@ -198,8 +196,10 @@ def _is_contiguous(mask: int) -> bool:
 
 
 def parse_ipv4_or_placeholder(text: str, limits: Limits) -> AddressWithPrefix | Placeholder:
-    """Read an IPv4 address or a placeholder such as `<ETH0_VIP0>`; a prefix length is allowed
-    behind either."""
+    """Read an IPv4 address or a placeholder such as `<ETH0_VIP0>`.
+
+    A prefix length is allowed behind either.
+    """
     bare = text.strip()
     if bare.startswith("<"):
         return _placeholder(re.sub(r">/\d{1,2}\Z", ">", bare))
@@ -270,8 +270,7 @@ def parse_base64_text(text: str, limits: Limits) -> str:
 
 
 def parse_interface_list(text: str, limits: Limits) -> tuple[InterfaceItem, ...]:
-    """Read items separated by blanks, commas or semicolons: ethN, ethN/address, ethN@port, address,
-    !item.
+    """Read ethN, ethN/address, ethN@port, address or !item, between blanks, commas, semicolons.
 
     A lone exclamation mark, and a slash or at sign with nothing behind it, mean nothing.
     """
@@ -295,8 +294,10 @@ def parse_interface_list(text: str, limits: Limits) -> tuple[InterfaceItem, ...]
 
 
 def parse_port_forward(text: str, limits: Limits) -> PortForward:
-    """Read `[address:]port:new address[:new port]`; blanks around the parts and an empty new port
-    are allowed."""
+    """Read `[address:]port:new address[:new port]`.
+
+    Blanks around the parts and an empty new port are allowed.
+    """
     expected = "expected [address:]port:new address[:new port]"
     parts = [part.strip() for part in text.split(":")]
     destination: IPv4Address | Placeholder | None = None

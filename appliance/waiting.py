@@ -118,11 +118,13 @@ def retry(
     first_pause_s: float = 0.5,
     longest_pause_s: float = 15,
 ) -> T:
-    """Make a OneGate call, and again while its error says that this may help, with growing and
-    jittered pauses.
+    """Make a OneGate call, and again while its error says that this may help.
+
+    Pauses grow and have jitter.
 
     Raises:
-        OneGateError: What the last try ended with, at the deadline or because trying on is of no use.
+        OneGateError: What the last try ended with, at the deadline or because trying on is of no
+            use.
     """
     import tenacity  # only where OneGate is asked
 

@@ -142,8 +142,10 @@ class RealNetwork:
 
 
 def parse_links(documents: list[dict[str, Any]]) -> tuple[Link, ...]:
-    """Read what `ip -json address show` prints; entries without a name and addresses without text
-    are passed over."""
+    """Read what `ip -json address show` prints.
+
+    Entries without a name and addresses without text are passed over.
+    """
     return tuple(
         Link(
             name=one["ifname"],

@@ -39,8 +39,8 @@ class Vm:
     Attributes:
         state: OpenNebula's STATE (3 is active); None where the answer does not tell.
         lcm_state: OpenNebula's LCM_STATE (3 running, 12 being shut down); None likewise.
-        attributes: The user template, names to texts (or lists and mappings where oned holds those). Any
-            sibling may have written them; they are input to check.
+        attributes: The user template, names to texts (or lists and mappings where oned holds
+            those). Any sibling may have written them; they are input to check.
     """
 
     vm_id: int
@@ -77,8 +77,8 @@ class Service:
     """The OneFlow service this VM belongs to.
 
     Attributes:
-        complete: Whether every VM of every role asked for could be read, and there are as many as there
-            should be. Only a complete answer may be taken for the whole truth.
+        complete: Whether every VM of every role asked for could be read, and there are as many as
+            there should be. Only a complete answer may be taken for the whole truth.
     """
 
     service_id: int
@@ -121,12 +121,13 @@ class OneGate(Protocol):
 
 
 def encode_update(values: Mapping[str, str]) -> str:
-    """Write attributes as OneGate wants them, one `KEY=value` a line, and refuse what would be
-    changed or lost.
+    """Write attributes as OneGate wants them, one `KEY=value` a line.
+
+    What would be changed or lost on the way is refused.
 
     Raises:
-        OneGateRefused: A key or value would not be stored as it is, or the text would make OneFlow take
-            this VM for ready although READY is not among the keys.
+        OneGateRefused: A key or value would not be stored as it is, or the text would make OneFlow
+            take this VM for ready although READY is not among the keys.
     """
     lines = []
     for key, value in values.items():

@@ -42,7 +42,8 @@ class HttpOneGate:
             endpoint: Base URL.
             vm_id: This VM.
             token: What proves it.
-            verify: Whether TLS certificates are checked, or the file of certificates to check against.
+            verify: Whether TLS certificates are checked, or the file of certificates to check
+                against.
         """
         self._endpoint = endpoint.rstrip("/")
         self._session = requests.Session()
@@ -137,8 +138,7 @@ def _read_bounded(response: requests.Response, what: str) -> bytes:
 
 
 def _cause(error: requests.RequestException) -> str:
-    """Say in a few words what lies at the bottom of a requests error, which nests and repeats
-    itself."""
+    """Say in a few words what lies at the bottom of a requests error, which nests."""
     cause: BaseException = error
     while cause.__cause__ or cause.__context__:
         cause = cause.__cause__ or cause.__context__ or cause

@@ -11,6 +11,17 @@ from appliance.system.onegate import VmNic
 from appliance.values import AddressWithPrefix, InterfaceItem, Placeholder
 from roles.common.opennebula import OpenNebulaParams
 
+# Whatever an address of this VM may come from: a wrong one of these makes findings about addresses
+# mere consequences.
+ADDRESS_KEYS = (
+    "ETH<nic>_IP",
+    "ETH<nic>_MASK",
+    "ETH<nic>_NETWORK",
+    "ETH<nic>_VROUTER_IP",
+    "ONEAPP_VROUTER_ETH<nic>_VIP<index>",
+    "ONEAPP_VNF_LB0_IP",
+)
+
 _FALLBACK_PREFIX = 24
 _PRIVATE_CLASSES = (
     (IPv4Network("10.0.0.0/8"), 8),
@@ -97,8 +108,7 @@ class AddressBook:
         return found.ip if found else None
 
     def links_of(self, address: IPv4Address) -> tuple[str, ...]:
-        """Return the links that have this own address, or else those that have it as a virtual
-        one."""
+        """Return the links that have this address as their own, else as a virtual one."""
         own = tuple(nic.name for nic in self.nics if nic.address and nic.address.ip == address)
         return own or tuple(dict.fromkeys(v.link for v in self.vips if v.address.ip == address))
 
@@ -135,8 +145,7 @@ def _with_inferred_prefix(
 
 
 def _prefix_of(given: AddressWithPrefix, nic: int, params: OpenNebulaParams) -> int:
-    """Infer a prefix length: as given, the mask, the network's trailing zero octets, the private
-    class, /24."""
+    """Infer a prefix length: given, mask, network's trailing zero octets, private class, 24."""
     if given.prefix is not None:
         return given.prefix
     if nic in params.nic_masks:

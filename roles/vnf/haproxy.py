@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from appliance.errors import Problem
 from appliance.values import Placeholder
-from roles.common.addresses import AddressBook, select_interfaces
+from roles.common.addresses import ADDRESS_KEYS, AddressBook, select_interfaces
 from roles.vnf.params import HaproxyParams
 
 UNIT = "haproxy.service"
@@ -21,7 +21,8 @@ INTERFACES_KEY = "ONEAPP_VNF_HAPROXY_INTERFACES"
 _PREFIX = "ONEAPP_VNF_HAPROXY_LB"
 _DEFAULT_PORTS = {0: 9345, 1: 6443, 2: 443, 3: 80}
 _DEFAULT_ADDRESS = Placeholder("ETH0_VIP0")
-# What answers behind the balancers that OneKE knows, so that a check can ask more than for a connection.
+# What answers behind the balancers that OneKE knows, so that a check can ask more than for a
+# connection.
 _SUPERVISOR_PORT = 9345
 _API_PORT = 6443
 
@@ -31,7 +32,8 @@ class Server:
     """A backend server.
 
     Attributes:
-        name: Made of balancer, host and port, so that the same server has the same name in every file.
+        name: Made of balancer, host and port, so that the same server has the same name in every
+            file.
     """
 
     host: str
@@ -88,8 +90,7 @@ def declared_numbers(params: HaproxyParams) -> list[int]:
 
 
 def build_balancers(params: HaproxyParams, book: AddressBook) -> BalancerModel:
-    """Decide which balancers are served, by number; a declared one is bound with or without
-    servers.
+    """Decide which balancers are served; one that is declared is bound even without servers.
 
     What `check_balancers` finds wrong is left out here.
     """
@@ -164,16 +165,24 @@ def _check_one(number: int, params: HaproxyParams, book: AddressBook) -> Iterato
     address_key, port_key = _keys_of(number)
     given = params.balancer_addresses.get(number)
     if number not in params.balancer_ports and number not in _DEFAULT_PORTS:
-        yield Problem(port_key, None, f"missing: balancer {number} needs a port", depends_on=())
+        yield Problem(port_key, None, f"missing: balancer {number} needs a port")
     if given is None and (number not in _DEFAULT_PORTS or not _has_default_address(book)):
-        yield Problem(address_key, None, f"missing: balancer {number} needs an address")
+        yield Problem(
+            address_key,
+            None,
+            f"missing: balancer {number} needs an address",
+            depends_on=(*ADDRESS_KEYS, *_keys_of(number)),
+        )
     if given is None:
         return
     address = book.resolve(given)
     if address is None:
         known = ", ".join(f"<{name}>" for name in sorted(book.placeholders()))
         yield Problem(
-            address_key, str(given), f"stands for nothing here; known are {known or 'none'}"
+            address_key,
+            str(given),
+            f"stands for nothing here; known are {known or 'none'}",
+            depends_on=ADDRESS_KEYS,
         )
     elif not book.links_of(address):
         own = sorted({str(interface.ip) for interface in book.placeholders().values()})
@@ -182,7 +191,7 @@ def _check_one(number: int, params: HaproxyParams, book: AddressBook) -> Iterato
             str(given),
             "expected an own or virtual address of this gateway:"
             f" {', '.join(own) or 'it has none'}",
-            depends_on=("ONEAPP_VROUTER_ETH0_VIP0", "ETH0_IP", "ETH1_IP"),
+            depends_on=ADDRESS_KEYS,
         )
 
 

@@ -63,7 +63,8 @@ class VrrpModel:
     """What keepalived is to do.
 
     Attributes:
-        links_to_raise: Links that have no address of their own and so are not brought up by anyone else.
+        links_to_raise: Links that have no address of their own and so are not brought up by anyone
+            else.
         unheld: Virtual addresses that no instance can carry.
     """
 
@@ -74,8 +75,7 @@ class VrrpModel:
 
     @property
     def version(self) -> int:
-        """VRRP 3 where an interval has a fraction of a second or no address fits version 2, else
-        2."""
+        """VRRP 3 where an interval has a fraction of a second, else 2."""
         return 2 if all(instance.interval.is_integer() for instance in self.instances) else 3
 
     @property
@@ -239,8 +239,7 @@ class KeepalivedConf:
 
 
 def state_file(kind: str, name: str) -> PurePosixPath:
-    """Return the file that keepalived's notify script leaves the state of an instance or group
-    in."""
+    """Return the file that keepalived's notify script leaves a state in."""
     return STATE_DIR / f"oneke-{kind}-{name}.state"
 
 

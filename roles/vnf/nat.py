@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 from pathlib import PurePosixPath
 
 from appliance.errors import Problem
-from roles.common.addresses import AddressBook, select_interfaces
+from roles.common.addresses import ADDRESS_KEYS, AddressBook, select_interfaces
 from roles.common.opennebula import OpenNebulaParams
 from roles.vnf.params import Nat4Params, Router4Params
 
@@ -33,6 +33,13 @@ class Forward:
     port: int
     to: IPv4Address
     to_port: int | None
+
+    @property
+    def match(self) -> str:
+        """What a packet's destination has to be, as nft writes it: never just any machine's."""
+        if self.destination is None:
+            return "fib daddr type local"
+        return f"ip daddr {self.destination}"
 
     @property
     def target(self) -> str:
@@ -76,9 +83,16 @@ def check_nat(params: Nat4Params, book: AddressBook) -> tuple[list[Problem], lis
         for given in (forward.destination, forward.to):
             if given is not None and book.resolve(given) is None:
                 problems.append(
-                    Problem(key, str(given), "this placeholder stands for nothing here")
+                    Problem(
+                        key,
+                        str(given),
+                        "this placeholder stands for nothing here",
+                        depends_on=ADDRESS_KEYS,
+                    )
                 )
         destination = None if forward.destination is None else book.resolve(forward.destination)
+        if forward.destination is not None and destination is None:
+            continue
         first = taken.setdefault((destination, forward.port), number)
         if first != number:
             problems.append(
@@ -104,8 +118,7 @@ def check_nat(params: Nat4Params, book: AddressBook) -> tuple[list[Problem], lis
 
 
 def is_router(params: Router4Params, opennebula: OpenNebulaParams) -> bool:
-    """Say whether forwarding is switched on: as set, else where OpenNebula manages the VM as a
-    virtual router."""
+    """Say whether forwarding is on: as set, else where the VM is a virtual router."""
     if params.enabled is not None:
         return params.enabled
     return opennebula.virtual_router_id is not None

@@ -30,8 +30,7 @@ class KeepalivedParams:
 
 @dataclass(frozen=True)
 class HaproxyParams:
-    """Drop-in `haproxy`; the mappings go from balancer number, or balancer and server number, to
-    value."""
+    """Drop-in `haproxy`; mappings go from balancer, or balancer and server number, to value."""
 
     enabled: bool
     discovery: bool

@@ -1,5 +1,4 @@
-"""Decides what a gateway node should be: VRRP, balancers, NAT and routing, on every node all the
-time."""
+"""Decides what a gateway node should be: VRRP, balancers, NAT and routing."""
 
 from __future__ import annotations
 
@@ -25,6 +24,7 @@ from appliance.service import Service
 from appliance.values import InterfaceItem
 from appliance.waiting import Failed, NotYet, Readiness, Ready
 from roles.common.addresses import (
+    ADDRESS_KEYS,
     AddressBook,
     build_address_book,
     missing_links,
@@ -65,8 +65,7 @@ class VnfRole:
         return Findings(tuple(problems), tuple(warnings))
 
     def facts_wanted(self, params: VnfParams) -> FactsWanted:
-        """Name what is looked at: units, the packet filter's table, and the states keepalived
-        left."""
+        """Name what is looked at: units, the packet filter's table, and keepalived's states."""
         vrrp = _vrrp(params)
         return FactsWanted(
             units=(haproxy.UNIT, keepalived.UNIT),
@@ -76,8 +75,7 @@ class VnfRole:
         )
 
     def plan(self, stage: Stage, params: VnfParams, facts: Facts) -> Plan:
-        """Local state is all there is to a gateway: kernel, packet filter, balancers, virtual
-        addresses."""
+        """Put kernel, packet filter, balancers and virtual addresses in order; all is local."""
         if stage is not Stage.CONFIGURE:
             return Plan(stage)
         return Plan(
@@ -168,8 +166,7 @@ class VnfRole:
         return render(self._services[service].folders, template, model)
 
     def readiness(self, params: VnfParams, facts: Facts) -> Readiness:
-        """Ready means: NAT loaded, balancers listening, VRRP settled and the virtual addresses
-        where they belong."""
+        """Ready means: NAT loaded, balancers listening, VRRP settled, addresses in place."""
         for line in self.status(params, facts):
             if not line.is_well:
                 said = f"{line.subject}: {line.state}"
@@ -226,6 +223,7 @@ def _check_interface_list(
             shown,
             f"{', '.join(wrong)}: expected an interface of this VM ({names}) or one of its"
             " addresses",
+            depends_on=ADDRESS_KEYS,
         )
 
 
@@ -274,6 +272,8 @@ def _status_of_haproxy(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
 
 def _status_of_vrrp(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
     vrrp = _vrrp(params)
+    for vip in vrrp.unheld if params.keepalived.enabled else ():
+        yield StatusLine(f"vip {vip.address.ip}", "can be held by nobody", is_well=False)
     if not _holds_addresses(params):
         yield StatusLine("vrrp", "off: no virtual address to hold")
         return
@@ -287,8 +287,6 @@ def _status_of_vrrp(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
             facts.files.get(keepalived.state_file("INSTANCE", instance.name))
         )
         yield _status_of_instance(instance, found, facts)
-    for vip in vrrp.unheld:
-        yield StatusLine(f"vip {vip.address.ip}", "held by nobody", is_well=False)
 
 
 def _status_of_instance(
