@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -20,12 +21,16 @@ from appliance.errors import (
     CommandError,
     ConfigurationRefused,
     FileError,
+    NotText,
     StillDifferent,
     UnitFailed,
 )
 from appliance.plan import Change, diff_texts
 from appliance.system import System
 from appliance.system.units import UnitState
+
+# What HAProxy says after the lines that tell what is wrong.
+_SUMMARY = re.compile(r"Error\(s\) found in configuration file|Fatal errors found in configuration")
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class WriteFile:
 
     Attributes:
         is_secret: Whether its text must not be shown.
+        sensitive_mark: What an old text holds that must not be shown either.
         loaded_by: The units that have to load it anew when it changes.
         judge: Asked before anything is changed, if the file would change.
     """
@@ -58,6 +64,7 @@ class WriteFile:
     owner: str = "root"
     group: str = "root"
     is_secret: bool = False
+    sensitive_mark: str = ""
     loaded_by: tuple[str, ...] = ()
     judge: Judge | None = None
 
@@ -68,7 +75,7 @@ class WriteFile:
 
     def preflight(self, system: System) -> None:
         """Let the judge see the text in a private file."""
-        if self.judge is None or system.files.read(self.path) == self.text:
+        if self.judge is None or self._is_written(system):
             return
         candidate = paths.CANDIDATE_DIR / self.path.name
         log = paths.CANDIDATE_DIR / f"{self.path.name}.log"
@@ -90,7 +97,10 @@ class WriteFile:
 
     def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
         """Compare text, mode and owner."""
-        old = system.files.read(self.path)
+        try:
+            old = system.files.read(self.path)
+        except NotText:
+            return Change("write", "(what is there is no text)", (self.path,))
         state = system.files.state(self.path)
         if old is None or state is None:
             return Change(f"write, new, {self.mode:04o}", self._shown(None), (self.path,))
@@ -102,17 +112,22 @@ class WriteFile:
         return None
 
     def _shown(self, old: str | None) -> str:
-        return (
-            "(content not shown: it may hold a secret)"
-            if self.is_secret
-            else diff_texts(old, self.text)
-        )
+        if self.is_secret or (self.sensitive_mark and self.sensitive_mark in (old or "")):
+            return "(content not shown: it may hold a secret)"
+        return diff_texts(old, self.text)
 
     def apply(self, system: System) -> None:
         """Drop the memory of what is loaded, then write."""
-        for unit in self.loaded_by:
-            system.files.remove(_loaded_path(unit))
+        if not self._is_written(system):
+            for unit in self.loaded_by:
+                system.files.remove(_loaded_path(unit))
         system.files.write(self.path, self.text, mode=self.mode, owner=self.owner, group=self.group)
+
+    def _is_written(self, system: System) -> bool:
+        try:
+            return system.files.read(self.path) == self.text
+        except NotText:
+            return False
 
 
 @dataclass(frozen=True)
@@ -225,9 +240,15 @@ class ReplaceTable:
         listed = system.packet_filter.list_table(self.family, self.table)
         if not self.rules:
             return None if listed is None else Change("delete", diff_texts(listed, ""))
-        if listed is not None and system.files.read(self._record) == self._remembered(listed):
+        if listed is not None and self._was_loaded(system, listed):
             return None
         return Change("replace" if listed else "load", diff_texts(listed, self.rules))
+
+    def _was_loaded(self, system: System, listed: str) -> bool:
+        try:
+            return system.files.read(self._record) == self._remembered(listed)
+        except NotText:
+            return False
 
     def _remembered(self, listed: str) -> str:
         return json.dumps({"rules": self.rules, "listed": listed})
@@ -282,12 +303,15 @@ class RunUnit:
     def _has_loaded(self, system: System) -> bool:
         if not self.files:
             return True
-        return system.files.read(_loaded_path(self.unit)) == _digest(system, self.files)
+        try:
+            return system.files.read(_loaded_path(self.unit)) == digest_of(system, self.files)
+        except NotText:
+            return False
 
     def apply(self, system: System) -> None:
         """Enable, start or reload, then remember what is loaded."""
         state = system.units.show(self.unit)
-        digest = _digest(system, self.files)
+        digest = digest_of(system, self.files)
         if state.load in ("not-found", "masked"):
             raise StillDifferent(
                 f"{self.unit}: {state.load}",
@@ -306,12 +330,12 @@ class RunUnit:
                 hint=f"journalctl -u {self.unit} tells more",
             ) from error
         if self.files:
-            system.files.ensure_folder(paths.STATE_DIR, mode=0o700)
-            system.files.write(_loaded_path(self.unit), digest, mode=0o600)
+            mark_loaded(system, self.unit, digest)
 
     def _start_or_reload(self, system: System, state: UnitState) -> None:
         if state.is_active:
-            system.units.reload(self.unit)
+            if not self._has_loaded(system):
+                system.units.reload(self.unit)
             return
         if state.active == "failed":
             system.units.reset_failed(self.unit)
@@ -402,11 +426,18 @@ class RuntimeDefaultRoute:
         system.network.replace_default_route(self.gateway, self.link)
 
 
+def mark_loaded(system: System, unit: str, digest: str) -> None:
+    """Remember what a unit runs with, as `digest_of` told it before the unit read it."""
+    system.files.ensure_folder(paths.STATE_DIR, mode=0o700)
+    system.files.write(_loaded_path(unit), digest, mode=0o600)
+
+
 def _loaded_path(unit: str) -> PurePosixPath:
     return paths.LOADED_DIR / unit
 
 
-def _digest(system: System, files: Sequence[PurePosixPath]) -> str:
+def digest_of(system: System, files: Sequence[PurePosixPath]) -> str:
+    """Return one digest over the names and texts of files, as they are now."""
     digest = hashlib.sha256()
     for path in files:
         text = system.files.read(path)
@@ -417,7 +448,7 @@ def _digest(system: System, files: Sequence[PurePosixPath]) -> str:
 def _first_complaint(said: str, candidate: str) -> str:
     """Pick the line that tells what is wrong, without the name of the private candidate file."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    alerts = [line for line in lines if "ALERT" in line]
-    errors = [line for line in alerts or lines if "error" in line.lower()]
-    chosen = next(iter(errors or alerts or lines), "it gave no reason")
+    alerts = [line for line in lines if "ALERT" in line and not _SUMMARY.search(line)]
+    errors = [line for line in lines if "error" in line.lower()]
+    chosen = next(iter(alerts or errors or lines), "it gave no reason")
     return chosen.replace(candidate, "the file") if candidate else chosen

@@ -7,7 +7,7 @@ report
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,8 +16,9 @@ from appliance import __version__, paths
 from appliance.apply import Journal, Outcome, apply, open_journal, preflight, preview
 from appliance.context import Context
 from appliance.contextfile import gather_context
+from appliance.daemon import Cycle
 from appliance.errors import OnekeError, ParameterProblems, Problem, UnknownRole
-from appliance.facts import gather_facts
+from appliance.facts import Facts, gather_facts
 from appliance.firstroute import build_first_route
 from appliance.identity import Identity, keep_identity, read_identity
 from appliance.logs import Logger
@@ -35,11 +36,21 @@ from appliance.role import AnyRole
 from appliance.secret import Secret
 from appliance.service import Service, all_names, find_legacy_mark, load_services
 from appliance.system import System
-from appliance.waiting import Deadline, Failed, Readiness, Ready, retry, wait_until
+from appliance.waiting import (
+    Deadline,
+    Failed,
+    Readiness,
+    Ready,
+    hold_lock,
+    retry,
+    wait_until,
+)
 
 _IDENTITY_TIMEOUT_S = 600
 _DRY_IDENTITY_TIMEOUT_S = 20
 _READY_EVERY_S = 0.5
+_PREREQUISITES_TIMEOUT_S = 120
+_CHANGE_LOCK_TIMEOUT_S = 60
 _BASE = "opennebula"
 _CA_FILE = paths.RUN_DIR / "onegate-ca.pem"
 
@@ -177,21 +188,25 @@ def run(system: System, options: Options, log: Logger, tell: Callable[[str], Non
 def _run_locked(
     system: System, options: Options, log: Logger, tell: Callable[[str], None]
 ) -> RunResult:
-    services = read_services(options)
-    context = gather_context(system, options.context_path)
-    base = _base_values(context, services)
-    vm_id = base["vm_id"]
-    log = log.bind(vm_id=vm_id)
-    system = connect(system, base, log, keep_certificates=not options.dry_run)
-    identity = read_identity(system, vm_id)
+    identity, known_as = Identity(), options.role or "node"
     try:
-        role_name = _find_role(system, options, context, identity, log)
-        identity = replace(identity, role=role_name)
+        services = read_services(options)
+        context = gather_context(system, options.context_path)
+        parsed = _parse_base(context, services)
+        base: Mapping[str, Any] = parsed.values[_BASE]
+        log = log.bind(vm_id=base["vm_id"])
+        system = connect(system, base, log, keep_certificates=not options.dry_run)
+        identity = read_identity(system, base["vm_id"])
+        role_name = known_as = _find_role(
+            system, options, context, identity, parsed.problems, log, tell
+        )
         decided = decide(role_name, context, services)
-    except (ParameterProblems, UnknownRole) as error:
+    except OnekeError as error:
         if not options.dry_run:
-            Reporter(system, identity, identity.role or "node", log, tell).failed(str(error))
+            Reporter(system, identity, known_as, log, tell).failed(str(error))
         raise
+    # A role that no handler or no sound parameters exist for is not kept, but asked for again.
+    identity = replace(identity, role=role_name)
     log = log.bind(role=role_name)
     for warning in decided.warnings:
         log.warning("context.warning", reason=warning)
@@ -204,6 +219,7 @@ def _run_locked(
         log.warning("run.resumed", reason=f"the run before was cut: {cut_in}")
     journal.record("run.start", role=role_name, version=__version__, cut=cut_in)
     try:
+        _wait_for_prerequisites(system, decided, reporter, log)
         result = _converge(system, decided, journal, reporter, log)
         reporter.ready(report_ready=bool(base["report_ready"]))
     except OnekeError as error:
@@ -215,13 +231,12 @@ def _run_locked(
     return result
 
 
-def _base_values(context: Context, services: Mapping[str, Service]) -> Mapping[str, Any]:
+def _parse_base(context: Context, services: Mapping[str, Service]) -> ParsedParameters:
     """Parse what tells who this VM is and where OneGate is.
 
-    Problems come up again with all others.
+    Problems come up again with all others, once the role is known.
     """
-    entries = {_BASE: services[_BASE].entries}
-    return parse_parameters(entries, context, legacy=False).values[_BASE]
+    return parse_parameters({_BASE: services[_BASE].entries}, context, legacy=False)
 
 
 def connect(
@@ -254,7 +269,13 @@ def connect(
 
 
 def _find_role(
-    system: System, options: Options, context: Context, identity: Identity, log: Logger
+    system: System,
+    options: Options,
+    context: Context,
+    identity: Identity,
+    problems: Sequence[Problem],
+    log: Logger,
+    tell: Callable[[str], None],
 ) -> str:
     """Return the role: as asked for, as known since an earlier boot, or as OneGate tells."""
     if options.role is not None:
@@ -263,6 +284,8 @@ def _find_role(
         return identity.role
     onegate = system.onegate
     if onegate is None:
+        if problems:
+            raise ParameterProblems(problems)
         raise UnknownRole(
             "the role of this VM is unknown: the context has no ONEGATE_ENDPOINT, VMID or token",
             hint=(
@@ -273,7 +296,15 @@ def _find_role(
     _ensure_first_route(system, options, context, log)
     timeout_s = _DRY_IDENTITY_TIMEOUT_S if options.dry_run else _IDENTITY_TIMEOUT_S
     deadline = Deadline.after(system.clock, timeout_s)
-    vm = retry("asking OneGate for this VM's role", onegate.own_vm, deadline, log=log)
+    # OneGate is what is waited for, so that only the console and the file can be told.
+    reporter = Reporter(replace(system, onegate=None), identity, "node", log, tell)
+
+    def report(reason: str) -> None:
+        if not options.dry_run:
+            reporter.progress(WAITING, f"OneGate to tell this VM's role: {reason}")
+
+    what = "asking OneGate for this VM's role"
+    vm = retry(what, onegate.own_vm, deadline, log=log, on_reason=report)
     role_name = vm.text("ROLE_NAME")
     if role_name is None:
         raise UnknownRole(
@@ -292,15 +323,17 @@ def _ensure_first_route(system: System, options: Options, context: Context, log:
 
 
 def _plan(system: System, decided: Decided, stage: Stage) -> Plan:
-    facts = gather_facts(system, decided.role.facts_wanted(decided.params))
-    plan: Plan = decided.role.plan(stage, decided.params, facts)
+    plan: Plan = decided.role.plan(stage, decided.params, _facts(system, decided))
     return plan
+
+
+def _facts(system: System, decided: Decided) -> Facts:
+    return gather_facts(system, decided.role.facts_wanted(decided.params))
 
 
 def look(system: System, decided: Decided) -> Readiness:
     """Say how ready the node is right now."""
-    facts = gather_facts(system, decided.role.facts_wanted(decided.params))
-    readiness: Readiness = decided.role.readiness(decided.params, facts)
+    readiness: Readiness = decided.role.readiness(decided.params, _facts(system, decided))
     return readiness
 
 
@@ -316,18 +349,33 @@ def _converge(
 ) -> RunResult:
     outcomes = []
     for stage in (Stage.CONFIGURE, Stage.BOOTSTRAP):
-        plan = _plan(system, decided, stage)
-        differing = [step.action for step in preview(plan, system).steps if step.change]
-        if differing:
-            preflight(differing, system)
-            reporter.progress(
-                CONFIGURING, f"{stage.value}: {len(differing)} of {len(plan.actions)} to do"
-            )
-        outcome = apply(plan, system, journal, log.bind(stage=stage.value))
+        # A daemon that changes the same things holds the lock while it does.
+        deadline = Deadline.after(system.clock, _CHANGE_LOCK_TIMEOUT_S)
+        with hold_lock(system, paths.CHANGE_LOCK, deadline):
+            plan = _plan(system, decided, stage)
+            differing = [step.action for step in preview(plan, system).steps if step.change]
+            if differing:
+                preflight(differing, system)
+                step = f"{stage.value}: {len(differing)} of {len(plan.actions)} to do"
+                reporter.progress(CONFIGURING, step)
+            outcome = apply(plan, system, journal, log.bind(stage=stage.value))
         log.info("stage.ended", stage=stage.value, changed=len(outcome.changes))
         outcomes.append(outcome)
     waited_s = _wait_until_ready(system, decided, reporter, log)
     return RunResult(decided.role_name, tuple(outcomes), decided.warnings, Ready(), waited_s)
+
+
+def _wait_for_prerequisites(
+    system: System, decided: Decided, reporter: Reporter, log: Logger
+) -> None:
+    wait_until(
+        "what this node builds upon",
+        lambda: decided.role.prerequisites(decided.params, _facts(system, decided)),
+        Deadline.after(system.clock, _PREREQUISITES_TIMEOUT_S),
+        every_s=_READY_EVERY_S,
+        log=log,
+        on_reason=lambda reason: reporter.progress(WAITING, reason),
+    )
 
 
 def _wait_until_ready(system: System, decided: Decided, reporter: Reporter, log: Logger) -> float:
@@ -341,9 +389,30 @@ def _wait_until_ready(system: System, decided: Decided, reporter: Reporter, log:
     )
 
 
+def begin_cycle(system: System, options: Options, daemon: str, log: Logger) -> Cycle:
+    """Read context and parameters anew, and return the work of one of the role's daemons.
+
+    Raises:
+        OnekeError: They are not sound, or the role is not known.
+    """
+    services = read_services(options)
+    context = gather_context(system, options.context_path)
+    base: Mapping[str, Any] = _parse_base(context, services).values[_BASE]
+    role_name = options.role or read_identity(system, base["vm_id"]).role
+    if role_name is None:
+        raise UnknownRole(
+            "the role of this VM is not known yet", hint="oneke-agent configure finds it out"
+        )
+    decided = decide(role_name, context, services)
+    log = log.bind(vm_id=base["vm_id"], role=role_name)
+    cycle: Cycle = decided.role.make_cycle(daemon, connect(system, base, log), decided.params, log)
+    return cycle
+
+
 def read_identity_of(system: System, context: Context, services: Mapping[str, Service]) -> Identity:
     """Return what is kept about the VM that the context belongs to."""
-    return read_identity(system, _base_values(context, services)["vm_id"])
+    vm_id = _parse_base(context, services).values[_BASE]["vm_id"]
+    return read_identity(system, vm_id if isinstance(vm_id, int) else None)
 
 
 def describe_readiness(readiness: Readiness) -> str:

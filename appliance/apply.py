@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from appliance import paths
-from appliance.errors import OnekeError, StillDifferent
+from appliance.errors import NotText, OnekeError, StillDifferent
 from appliance.logs import Logger
 from appliance.plan import Action, Change, Plan, Stage, Step
 from appliance.system import System
@@ -46,7 +46,7 @@ def read_journal(system: System) -> list[dict[str, Any]]:
     A line that was cut short by a power loss is passed over.
     """
     events = []
-    for line in (system.files.read(paths.JOURNAL) or "").splitlines():
+    for line in _journal_text(system).splitlines():
         try:
             event = json.loads(line)
         except ValueError:
@@ -54,6 +54,14 @@ def read_journal(system: System) -> list[dict[str, Any]]:
         if isinstance(event, dict):
             events.append(event)
     return events
+
+
+def _journal_text(system: System) -> str:
+    """Return the journal; what a power loss made unreadable tells nothing."""
+    try:
+        return system.files.read(paths.JOURNAL) or ""
+    except NotText:
+        return ""
 
 
 def open_journal(system: System, run_id: str) -> tuple[Journal, str | None]:
@@ -65,7 +73,7 @@ def open_journal(system: System, run_id: str) -> tuple[Journal, str | None]:
     """
     system.files.ensure_folder(paths.STATE_DIR, mode=0o700)
     events = read_journal(system)
-    text = system.files.read(paths.JOURNAL) or ""
+    text = _journal_text(system)
     if len(text) > _LONGEST_JOURNAL:
         kept = events[len(events) // 2 :]
         system.files.write(
@@ -74,6 +82,8 @@ def open_journal(system: System, run_id: str) -> tuple[Journal, str | None]:
     elif text and not text.endswith("\n"):
         # A line that was cut must not swallow the next one.
         system.files.append(paths.JOURNAL, "")
+    elif not text:
+        system.files.remove(paths.JOURNAL)
     return Journal(system, run_id), _cut_in(events)
 
 

@@ -60,6 +60,14 @@ def make_parser() -> argparse.ArgumentParser:
     _add_verb(verbs, "plan", "show every action and what it would change", _plan)
     _add_verb(verbs, "validate", "check context and parameters; needs no privileges", _validate)
 
+    backends = _add_verb(
+        verbs, "backends", "keep HAProxy's servers as OneGate tells (a daemon)", _backends
+    )
+    backends.description = (
+        "Runs until it is stopped: asks OneGate which servers the service's VMs register, and adds,"
+        " drains and deletes them in HAProxy without a reload. SIGHUP reads the parameters anew."
+    )
+
     params = _add_verb(verbs, "params", "list every parameter", _params, context=False)
     params.add_argument("--format", choices=("text", "markdown", "oneflow", "json"), default="text")
     status = _add_verb(verbs, "status", "show what this node is and what is missing", _status)
@@ -240,6 +248,18 @@ def _params(arguments: argparse.Namespace) -> int:
 
     services = read_services(_options(arguments))
     print(FORMATS[arguments.format](services.values(), arguments.role), end="")
+    return 0
+
+
+def _backends(arguments: argparse.Namespace) -> int:
+    from appliance.agent import begin_cycle
+    from appliance.daemon import run_daemon
+    from appliance.logs import make_logger
+    from appliance.system import real_system
+    from appliance.system.signals import RealSignals
+
+    system, options, log = real_system(), _options(arguments), make_logger()
+    run_daemon(system, RealSignals(), log, lambda: begin_cycle(system, options, "backends", log))
     return 0
 
 

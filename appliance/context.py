@@ -19,6 +19,7 @@ from appliance.errors import ContextError
 MAX_CONTEXT_BYTES = 4 * 1024 * 1024
 MAX_VARIABLES = 10_000
 
+_BYTE_ORDER_MARK = "\ufeff"
 _EXPORT = re.compile(r"^export ([^=\s]+)=\"", re.MULTILINE)
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
@@ -65,6 +66,7 @@ def parse_one_env(text: str, source: str = "one_env") -> dict[str, str]:
         Ambiguous: A value has no closing quote or a bare quote inside; the line is named.
         ContextError: There is no export line at all, although there is text.
     """
+    text = text.removeprefix(_BYTE_ORDER_MARK)
     _refuse_unreadable(text, source)
     starts = list(_EXPORT.finditer(text))
     if not starts and _is_meaningful(text):
@@ -77,8 +79,8 @@ def parse_one_env(text: str, source: str = "one_env") -> dict[str, str]:
         )
     _refuse_too_many(len(starts), source)
     values: dict[str, str] = {}
-    for start, following in zip(starts, [*starts[1:], None], strict=True):
-        end = following.start() if following else len(text)
+    ends = [following.start() for following in starts[1:]] + [len(text)]
+    for start, end in zip(starts, ends, strict=False):
         line = text.count("\n", 0, start.start()) + 1
         values[start[1]] = _one_env_value(
             text[start.end() : end], start[1], f"{source}, line {line}"
@@ -124,6 +126,7 @@ def parse_context_sh(text: str, source: str = "context.sh") -> dict[str, str]:
     Raises:
         ContextError: A line is neither; its number is named.
     """
+    text = text.removeprefix(_BYTE_ORDER_MARK)
     _refuse_unreadable(text, source)
     values: dict[str, str] = {}
     position = 0
@@ -203,12 +206,22 @@ def parse_context(text: str, source: str) -> Context:
     Raises:
         ContextError: It is neither form.
     """
-    if _EXPORT.search(text):
+    if _begins_as_one_env(text.removeprefix(_BYTE_ORDER_MARK)):
         return Context(parse_one_env(text, source), source)
     values = parse_context_sh(text, source)
     if not values:
         raise ContextError(f"{source}, line 1: expected NAME='value', found nothing")
     return Context(values, source)
+
+
+def _begins_as_one_env(text: str) -> bool:
+    """Judge by the first line that says something: a value of the other form may hold exports."""
+    lines = text.splitlines()
+    first = next((lines[number - 1] for number in _meaningful_lines(text)), "")
+    if _EXPORT.match(first):
+        return True
+    is_assignment = _ASSIGNMENT.match(first.removeprefix("export ").lstrip())
+    return not is_assignment and _EXPORT.search(text) is not None
 
 
 def _refuse_unreadable(text: str, source: str) -> None:

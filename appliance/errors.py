@@ -1,15 +1,20 @@
 """What can go wrong, as types, each with the exit status the service manager acts upon.
 
-OnekeError ├── ContextError            78  what was read is no context, or none was found ├──
-ParameterProblems       78  one or more parameters are wrong; every problem at once ├──
-ServiceDefinitionError  78  a drop-in under service.d is not well formed ├── ConfigurationRefused
-78  a daemon refuses the configuration that the parameters lead to ├── UnknownRole             78
-this VM has a role that no handler exists for ├── RenderError             70  a template names what
-its model does not have ├── CommandError            75  a command failed or took too long ├──
-FileError               75  a file could not be read or written ├── NotReady                75  a
-deadline passed; says what was waited for ├── StillDifferent          75  an action was carried out
-and its effect is not there ├── AlreadyRunning          75  another run holds the lock └──
-OneGateError            75  (OneGateUnavailable, OneGateRefused, OneGatePassing, OneGateMalformed)
+OnekeError
+    ContextError            78  what was read is no context, or none was found
+    ParameterProblems       78  one or more parameters are wrong; every problem at once
+    ServiceDefinitionError  78  a drop-in under service.d is not well formed
+    ConfigurationRefused    78  a daemon refuses what the parameters lead to
+    UnknownRole             78  this VM has a role that no handler exists for
+    RenderError             70  a template names what its model does not have
+    CommandError            75  a command failed or took too long
+    UnitFailed              75  a systemd unit did not start or reload
+    FileError               75  a file could not be read or written (NotText: no UTF-8 text)
+    SocketError             75  a daemon's control socket does not answer
+    NotReady                75  a deadline passed; says what was waited for
+    StillDifferent          75  an action was carried out and its effect is not there
+    AlreadyRunning          75  another run holds the lock
+    OneGateError            75  OneGateUnavailable, -Refused, -Passing, -Malformed
 
 Exit statuses are those of sysexits.h: 78 configuration (a person must act), 75 temporary (worth
 another try), 70 an internal error.
@@ -146,6 +151,16 @@ class UnitFailed(OnekeError):
 
 class FileError(OnekeError):
     """A file could not be read or written, for a reason that may pass (a full disk)."""
+
+    exit_code = EXIT_TEMPORARY
+
+
+class NotText(FileError):
+    """A file holds bytes that are no UTF-8 text, as after a disk error."""
+
+
+class SocketError(OnekeError):
+    """A daemon's control socket is not there or does not answer."""
 
     exit_code = EXIT_TEMPORARY
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from appliance.errors import SocketError
 from appliance.system import System
 from appliance.system.network import Link, Route
 from appliance.system.units import UnitState
@@ -20,12 +21,14 @@ class FactsWanted:
         files: Small files, such as those a daemon leaves its state in.
         tables: nftables tables as family and name.
         settings: Kernel settings.
+        questions: Control sockets and what to ask them.
     """
 
     units: tuple[str, ...] = ()
     files: tuple[PurePosixPath, ...] = ()
     tables: tuple[tuple[str, str], ...] = ()
     settings: tuple[str, ...] = ()
+    questions: tuple[tuple[PurePosixPath, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,10 @@ class Facts:
     Attributes:
         listening: Address (0.0.0.0 for any) and port of every listening TCP socket.
         files: Path to text; None where there is no such file.
-        tables: Family and name of the tables that are loaded.
+        tables: Family and name of the tables that are loaded, to what nft lists with counters.
+        answers: Socket and question to answer; None where nobody answered in time.
         uptime_s: Seconds since boot, to compare with times that daemons leave in files.
+        now_s: Seconds since 1970, likewise.
     """
 
     links: tuple[Link, ...] = ()
@@ -44,9 +49,11 @@ class Facts:
     listening: frozenset[tuple[str, int]] = frozenset()
     units: Mapping[str, UnitState] = field(default_factory=dict)
     files: Mapping[PurePosixPath, str | None] = field(default_factory=dict)
-    tables: frozenset[tuple[str, str]] = frozenset()
+    tables: Mapping[tuple[str, str], str] = field(default_factory=dict)
     settings: Mapping[str, str | None] = field(default_factory=dict)
+    answers: Mapping[tuple[PurePosixPath, str], str | None] = field(default_factory=dict)
     uptime_s: float = 0.0
+    now_s: float = 0.0
 
     def link(self, name: str) -> Link | None:
         """Return a link by name."""
@@ -61,9 +68,20 @@ def gather_facts(system: System, wanted: FactsWanted) -> Facts:
         listening=system.network.listening(),
         units={name: system.units.show(name) for name in wanted.units},
         files={path: system.files.read(path) for path in wanted.files},
-        tables=frozenset(
-            table for table in wanted.tables if system.packet_filter.list_table(*table) is not None
-        ),
+        tables={
+            table: listed
+            for table in wanted.tables
+            if (listed := system.packet_filter.list_table(*table, counters=True)) is not None
+        },
         settings={key: system.network.read_setting(key) for key in wanted.settings},
+        answers={question: _ask(system, *question) for question in wanted.questions},
         uptime_s=system.clock.uptime(),
+        now_s=system.clock.now(),
     )
+
+
+def _ask(system: System, path: PurePosixPath, question: str) -> str | None:
+    try:
+        return system.sockets.ask(path, question)
+    except SocketError:
+        return None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from appliance import paths
+from appliance.errors import NotText
 from appliance.system import System
 
 
@@ -33,7 +34,7 @@ def read_identity(system: System, vm_id: int | None) -> Identity:
     try:
         kept = json.loads(system.files.read(paths.IDENTITY) or "{}")
         identity = Identity(kept.get("vm_id"), kept.get("role"), dict(kept.get("published", {})))
-    except (ValueError, AttributeError, TypeError):
+    except (NotText, ValueError, AttributeError, TypeError):
         return Identity(vm_id)
     return identity if identity.vm_id == vm_id else Identity(vm_id)
 

@@ -25,6 +25,7 @@ LOADED_DIR = STATE_DIR / "loaded"
 
 RUN_DIR = PurePosixPath("/run/oneke")
 LOCK = RUN_DIR / "lock"
+CHANGE_LOCK = RUN_DIR / "change.lock"
 CANDIDATE_DIR = RUN_DIR / "candidate"
 CONTEXT_MOUNT = RUN_DIR / "context"
 PROGRESS = RUN_DIR / "progress.json"

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from appliance.errors import RenderError
 
 if TYPE_CHECKING:
+    import jinja2
     from _typeshed import DataclassInstance
 
 HEADER = "Written by oneke-agent from {template}; local changes will be overwritten."
@@ -32,14 +34,7 @@ def render(folders: Sequence[Path], template: str, model: DataclassInstance) -> 
     """
     import jinja2  # only where something is rendered
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([str(folder / "templates") for folder in folders]),
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701  # configuration files, not HTML
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = _make_environment(tuple(folders))
     values: dict[str, Any] = {field.name: getattr(model, field.name) for field in fields(model)}
     try:
         return environment.get_template(template).render(
@@ -51,3 +46,18 @@ def render(folders: Sequence[Path], template: str, model: DataclassInstance) -> 
         raise RenderError(f"{template}, line {error.lineno}: {error.message}") from error
     except jinja2.UndefinedError as error:
         raise RenderError(f"{template}: {error.message}") from error
+
+
+@cache
+def _make_environment(folders: tuple[Path, ...]) -> jinja2.Environment:
+    """Return the environment of these folders; it keeps what it compiled until that changes."""
+    import jinja2  # only where something is rendered
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader([str(folder / "templates") for folder in folders]),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701  # configuration files, not HTML
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from appliance import __version__, paths
-from appliance.errors import FileError, OneGateError
+from appliance.errors import CommandError, FileError, OneGateError
 from appliance.identity import Identity, keep_identity
 from appliance.logs import Logger
 from appliance.system import System
@@ -119,8 +119,8 @@ class Reporter:
         try:
             self._system.files.write(paths.PROGRESS, json.dumps(document) + "\n", mode=0o600)
             self._show_on_console(line)
-        except FileError as unwritable:
-            self._log.warning("progress.unwritten", reason=str(unwritable))
+        except (FileError, CommandError) as untold:
+            self._log.warning("progress.unwritten", reason=str(untold))
 
     def _show_on_console(self, line: str) -> None:
         addresses = " ".join(

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from appliance.daemon import Cycle
 from appliance.errors import Problem
 from appliance.facts import Facts, FactsWanted
+from appliance.logs import Logger
 from appliance.plan import Plan, Stage
 from appliance.service import Service
+from appliance.system import System
 from appliance.waiting import Readiness
 
 P = TypeVar("P")
@@ -25,11 +28,17 @@ class Findings:
 
 @dataclass(frozen=True)
 class StatusLine:
-    """One line of `status`: a subject and what is so."""
+    """One line of `status`: a subject and what is so.
+
+    Attributes:
+        is_well: Whether it is as it should be.
+        is_vital: Whether the node is not ready while it is not well.
+    """
 
     subject: str
     state: str
     is_well: bool = True
+    is_vital: bool = True
 
 
 class Role(Protocol[P]):
@@ -48,16 +57,10 @@ class Role(Protocol[P]):
         """Keep the drop-ins, whose templates it renders."""
 
     def check(self, params: P) -> Findings:
-        """Find what does not fit together.
-
-        Pure.
-        """
+        """Find what does not fit together. Pure."""
 
     def facts_wanted(self, params: P) -> FactsWanted:
-        """Name the facts that plan, readiness and status need.
-
-        Pure.
-        """
+        """Name the facts that plan, readiness and status need. Pure."""
 
     def plan(self, stage: Stage, params: P, facts: Facts) -> Plan:
         """Decide what should be.
@@ -66,15 +69,19 @@ class Role(Protocol[P]):
         """
 
     def readiness(self, params: P, facts: Facts) -> Readiness:
-        """Say whether the node does its job.
-
-        Pure.
-        """
+        """Say whether the node does its job. Pure."""
 
     def status(self, params: P, facts: Facts) -> tuple[StatusLine, ...]:
-        """Describe the node for a person.
+        """Describe the node for a person. Pure."""
 
-        Pure.
+    def prerequisites(self, params: P, facts: Facts) -> Readiness:
+        """Say whether others did what this role builds upon, such as addresses. Pure."""
+
+    def make_cycle(self, daemon: str, system: System, params: P, log: Logger) -> Cycle:
+        """Return the work of one of the role's daemons.
+
+        Raises:
+            UnknownRole: The role has no daemon of this name, or its parameters switch it off.
         """
 
 

@@ -17,7 +17,7 @@ from appliance.agent import (
     read_services,
 )
 from appliance.contextfile import gather_context
-from appliance.errors import FileError, OnekeError
+from appliance.errors import FileError, NotText, OnekeError
 from appliance.facts import gather_facts
 from appliance.role import StatusLine
 from appliance.system import System
@@ -99,7 +99,7 @@ def _with(status: NodeStatus, **changes: Any) -> NodeStatus:
 def _read_progress(system: System) -> Mapping[str, Any]:
     try:
         found = json.loads(system.files.read(paths.PROGRESS) or "{}")
-    except ValueError:
+    except (NotText, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -14,13 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from appliance.secret import Secret
 
 _HOST_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*\.?\Z")
-_PLACEHOLDER = re.compile(r"<(?:ETH\d+_(?:IP|VIP|EP)\d+|ONEAPP_VROUTER_ETH\d+_VIP\d+)>\Z")
-_INTERFACE_NAME = re.compile(r"eth\d+\Z")
+_PLACEHOLDER = re.compile(r"<(?:ETH[0-9]+_(?:IP|VIP|EP)[0-9]+|ONEAPP_VROUTER_ETH[0-9]+_VIP[0-9]+)>\Z")
+_INTERFACE_NAME = re.compile(r"eth[0-9]+\Z")
 _SEPARATORS = re.compile(r"[\s,;]+")
 
 TRUE_WORDS = frozenset({"yes", "true", "on", "1"})
@@ -128,7 +129,7 @@ def parse_boolean(text: str, limits: Limits) -> bool:
 def parse_integer(text: str, limits: Limits) -> int:
     """Read a decimal number within the limits."""
     expected = f"expected an integer{_range_words(limits)}"
-    if not re.fullmatch(r"[+-]?\d{1,18}", text.strip()):
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
         raise Rejected(expected)
     number = int(text)
     _refuse_outside(number, limits, expected)
@@ -138,7 +139,7 @@ def parse_integer(text: str, limits: Limits) -> int:
 def parse_seconds(text: str, limits: Limits) -> float:
     """Read a number of seconds, with or without decimals."""
     expected = f"expected a number of seconds{_range_words(limits)}"
-    if not re.fullmatch(r"\d{1,9}(\.\d{1,3})?", text.strip()):
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?", text.strip()):
         raise Rejected(expected)
     number = float(text)
     _refuse_outside(number, limits, expected)
@@ -147,11 +148,16 @@ def parse_seconds(text: str, limits: Limits) -> float:
 
 def parse_port(text: str, limits: Limits) -> int:
     """Read a TCP or UDP port."""
+    return port_number(text)
+
+
+def port_number(text: str) -> int:
+    """Read a TCP or UDP port from whoever wrote it."""
     return _port(text.strip(), "expected a port from 1 to 65535")
 
 
 def _port(text: str, expected: str) -> int:
-    if not re.fullmatch(r"\d{1,5}", text) or not 1 <= int(text) <= 65535:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
         raise Rejected(expected)
     return int(text)
 
@@ -170,9 +176,13 @@ def _ipv4(text: str, expected: str) -> IPv4Address:
 
 def parse_ipv4_with_prefix(text: str, limits: Limits) -> AddressWithPrefix:
     """Read an IPv4 address that may carry a prefix length."""
+    return _ipv4_with_prefix(text)
+
+
+def _ipv4_with_prefix(text: str) -> AddressWithPrefix:
     expected = "expected an IPv4 address, with or without a prefix length from 0 to 32"
     address, _, prefix = text.strip().partition("/")
-    if prefix and (not re.fullmatch(r"\d{1,2}", prefix) or int(prefix) > 32):
+    if prefix and (not re.fullmatch(r"[0-9]{1,2}", prefix) or int(prefix) > 32):
         raise Rejected(expected)
     return AddressWithPrefix(_ipv4(address, expected), int(prefix) if prefix else None)
 
@@ -181,7 +191,7 @@ def parse_netmask(text: str, limits: Limits) -> int:
     """Read a netmask, dotted or as a length, and return the prefix length."""
     mask = text.strip()
     try:
-        if re.fullmatch(r"\d{1,2}|\d+\.\d+\.\d+\.\d+", mask):
+        if re.fullmatch(r"[0-9]{1,2}|[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+", mask):
             if "." in mask and not _is_contiguous(int(IPv4Address(mask))):
                 raise Rejected("expected a netmask with its ones in front, such as 255.255.255.0")
             return IPv4Network(f"0.0.0.0/{mask}").prefixlen
@@ -200,11 +210,16 @@ def parse_ipv4_or_placeholder(text: str, limits: Limits) -> AddressWithPrefix | 
 
     A prefix length is allowed behind either.
     """
+    return ipv4_or_placeholder(text)
+
+
+def ipv4_or_placeholder(text: str) -> AddressWithPrefix | Placeholder:
+    """Read an IPv4 address or a placeholder from whoever wrote it."""
     bare = text.strip()
     if bare.startswith("<"):
-        return _placeholder(re.sub(r">/\d{1,2}\Z", ">", bare))
+        return _placeholder(re.sub(r">/[0-9]{1,2}\Z", ">", bare))
     try:
-        return parse_ipv4_with_prefix(bare, limits)
+        return _ipv4_with_prefix(bare)
     except Rejected:
         raise Rejected(
             "expected an IPv4 address or one of <ETH<n>_IP<m>>, <ETH<n>_VIP<m>>, <ETH<n>_EP<m>>"
@@ -220,7 +235,7 @@ def _placeholder(text: str) -> Placeholder:
 def parse_host(text: str, limits: Limits) -> str:
     """Read an IPv4 address or a host name."""
     host = text.strip()
-    looks_like_address = re.fullmatch(r"[\d.]+", host)
+    looks_like_address = re.fullmatch(r"[0-9.]+", host)
     if looks_like_address:
         return str(_ipv4(host, "expected an IPv4 address or a host name"))
     if len(host) > 253 or not _HOST_NAME.match(host):
@@ -231,9 +246,17 @@ def parse_host(text: str, limits: Limits) -> str:
 def parse_url(text: str, limits: Limits) -> str:
     """Read an http or https address without credentials or a trailing slash."""
     url = text.strip()
-    if not re.fullmatch(r"https?://[^\s/@]+(/[^\s@]*)?", url):
+    if not re.fullmatch(r"https?://[^\s/@]+(/[^\s@]*)?", url) or not _names_a_server(url):
         raise Rejected("expected an address such as http://10.0.0.1:5030")
     return url.rstrip("/")
+
+
+def _names_a_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not match, or a port that is none
+        return False
 
 
 def parse_choice(text: str, limits: Limits) -> str:
@@ -301,7 +324,7 @@ def parse_port_forward(text: str, limits: Limits) -> PortForward:
     expected = "expected [address:]port:new address[:new port]"
     parts = [part.strip() for part in text.split(":")]
     destination: IPv4Address | Placeholder | None = None
-    if parts and not re.fullmatch(r"[+-]?\d+", parts[0]):
+    if parts and not re.fullmatch(r"[+-]?[0-9]+", parts[0]):
         destination = _forward_address(parts.pop(0), expected)
     if len(parts) not in (2, 3):
         raise Rejected(expected)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
-from appliance.errors import NotReady, OneGateError
+from appliance.errors import AlreadyRunning, NotReady, OneGateError
 from appliance.logs import Logger
+from appliance.system import System
 from appliance.system.clock import Clock
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 T = TypeVar("T")
+
+_LOCK_EVERY_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -109,12 +114,32 @@ def wait_until(
         clock.sleep(every_s)
 
 
+@contextmanager
+def hold_lock(system: System, path: PurePosixPath, deadline: Deadline) -> Iterator[None]:
+    """Hold a lock that others hold for moments only.
+
+    Raises:
+        AlreadyRunning: It was still held at the deadline.
+    """
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(system.files.lock(path))
+                break
+            except AlreadyRunning:
+                if deadline.remaining_s() <= 0:
+                    raise
+            system.clock.sleep(_LOCK_EVERY_S)
+        yield
+
+
 def retry(
     what: str,
     call: Callable[[], T],
     deadline: Deadline,
     *,
     log: Logger,
+    on_reason: Callable[[str], None] = lambda reason: None,
     first_pause_s: float = 0.5,
     longest_pause_s: float = 15,
 ) -> T:
@@ -129,7 +154,9 @@ def retry(
     import tenacity  # only where OneGate is asked
 
     clock = deadline.clock
-    pause = tenacity.wait_exponential_jitter(first_pause_s, longest_pause_s, jitter=first_pause_s)
+    pause = tenacity.wait_exponential_jitter(
+        multiplier=first_pause_s, max=longest_pause_s, jitter=first_pause_s
+    )
     said = ""
 
     def is_retryable(error: BaseException) -> bool:
@@ -144,6 +171,7 @@ def retry(
         if reason != said:
             said = reason
             log.warning("onegate.retried", what=what, reason=reason, attempt=state.attempt_number)
+            on_reason(reason)
 
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_retryable),

@@ -13,6 +13,7 @@ from appliance.system.files import Files, RealFiles
 from appliance.system.network import Network, RealNetwork
 from appliance.system.onegate import OneGate
 from appliance.system.packetfilter import PacketFilter, RealPacketFilter
+from appliance.system.sockets import RealSockets, Sockets
 from appliance.system.units import RealUnits, Units
 
 __all__ = ["System", "real_system"]
@@ -32,6 +33,7 @@ class System:
     network: Network
     packet_filter: PacketFilter
     clock: Clock
+    sockets: Sockets
     onegate: OneGate | None = None
 
 
@@ -49,4 +51,5 @@ def real_system(root: str = "/") -> System:
         network=RealNetwork(commands),
         packet_filter=RealPacketFilter(commands),
         clock=RealClock(),
+        sockets=RealSockets(),
     )

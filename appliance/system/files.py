@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from appliance.errors import AlreadyRunning, FileError
+from appliance.errors import AlreadyRunning, FileError, NotText
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Files(Protocol):
         """Return a file's text, or None if there is no such file.
 
         Raises:
-            FileError: It can not be read, is no text, or is larger than `limit` bytes.
+            NotText: It is no UTF-8 text.
+            FileError: It can not be read, or is larger than `limit` bytes.
         """
 
     def state(self, path: PurePosixPath) -> FileState | None:
@@ -106,7 +107,7 @@ class RealFiles:
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise FileError(f"{path}: is not UTF-8 text: {error.reason}") from error
+            raise NotText(f"{path}: is not UTF-8 text: {error.reason}") from error
 
     def state(self, path: PurePosixPath) -> FileState | None:
         """Return mode and owner, or None if there is no such file."""

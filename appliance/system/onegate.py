@@ -92,6 +92,19 @@ class Service:
         return next((role for role in self.roles if role.name == name), None)
 
 
+@dataclass(frozen=True)
+class Lease:
+    """An address of a virtual router's network that is given to somebody.
+
+    Attributes:
+        attributes: What the lease says; input to check, like a VM's user template.
+    """
+
+    network_id: int
+    ip: str
+    attributes: Mapping[str, object] = field(repr=False)
+
+
 class OneGate(Protocol):
     """Asks and tells OneGate."""
 
@@ -110,6 +123,12 @@ class OneGate(Protocol):
 
         One extended request shows them all. If one VM that can not be read spoils it, the VMs of
         `roles` are asked for one by one and the answer counts as incomplete.
+        """
+
+    def leases(self) -> tuple[Lease, ...]:
+        """Return the leases of the networks of the virtual router this VM belongs to.
+
+        Networks that leases of those are reserved from are followed.
         """
 
     def update(self, values: Mapping[str, str]) -> None:
@@ -231,6 +250,45 @@ def _parse_role(role: Mapping[str, Any]) -> ServiceRole:
         tuple(vm_ids),
         tuple(vms),
     )
+
+
+def parse_virtual_router(document: Mapping[str, Any]) -> tuple[int, ...]:
+    """Read the answer to GET /vrouter and return the ids of its networks.
+
+    Raises:
+        OneGateMalformed: It has no virtual router.
+    """
+    router = document.get("VROUTER")
+    if not isinstance(router, dict):
+        raise OneGateMalformed("the answer holds no virtual router")
+    template = router.get("TEMPLATE")
+    nics = _listed(template.get("NIC") if isinstance(template, dict) else None)
+    ids = [_integer(nic.get("NETWORK_ID")) for nic in nics]
+    return tuple(dict.fromkeys(one for one in ids if one is not None))
+
+
+def parse_network(document: Mapping[str, Any]) -> tuple[Lease, ...]:
+    """Read the answer to GET /vnet/ID and return its leases.
+
+    Raises:
+        OneGateMalformed: It has no network with an id.
+    """
+    network = document.get("VNET")
+    network_id = _integer(network.get("ID")) if isinstance(network, dict) else None
+    if not isinstance(network, dict) or network_id is None:
+        raise OneGateMalformed("the answer holds no network")
+    pool = network.get("AR_POOL")
+    leases: list[Mapping[str, Any]] = []
+    for ranges in _listed(pool.get("AR") if isinstance(pool, dict) else None):
+        given = ranges.get("LEASES")
+        leases += _listed(given.get("LEASE") if isinstance(given, dict) else None)
+    return tuple(Lease(network_id, str(lease.get("IP", "")), lease) for lease in leases)
+
+
+def reserved_networks(leases: Iterable[Lease]) -> tuple[int, ...]:
+    """Return the ids of the networks that leases were reserved for."""
+    ids = [_integer(lease.attributes.get("VNET")) for lease in leases]
+    return tuple(dict.fromkeys(one for one in ids if one is not None))
 
 
 def _listed(value: object) -> tuple[Mapping[str, Any], ...]:

@@ -21,13 +21,24 @@ from appliance.errors import (
     OneGateUnavailable,
 )
 from appliance.secret import Secret
-from appliance.system.onegate import Service, Vm, encode_update, parse_service, parse_vm
+from appliance.system.onegate import (
+    Lease,
+    Service,
+    Vm,
+    encode_update,
+    parse_network,
+    parse_service,
+    parse_virtual_router,
+    parse_vm,
+    reserved_networks,
+)
 
 CONNECT_TIMEOUT_S = 10
 OWN_TIMEOUT_S = 30
 SERVICE_TIMEOUT_S = 60
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _MOST_WORDS = 200
+_MOST_NETWORKS = 64
 
 
 class HttpOneGate:
@@ -83,6 +94,18 @@ class HttpOneGate:
             roles.append(replace(role, vms=tuple(vms)))
         return replace(plain, roles=tuple(roles), complete=False)
 
+    def leases(self) -> tuple[Lease, ...]:
+        """Return the leases of this virtual router's networks; see `OneGate.leases`."""
+        waiting = list(parse_virtual_router(self._get("/vrouter", SERVICE_TIMEOUT_S)))
+        found: dict[int, tuple[Lease, ...]] = {}
+        while waiting and len(found) < _MOST_NETWORKS:
+            network_id = waiting.pop(0)
+            if network_id not in found:
+                document = self._get(f"/vnet/{network_id}", SERVICE_TIMEOUT_S)
+                found[network_id] = parse_network(document)
+                waiting += reserved_networks(found[network_id])
+        return tuple(lease for leases in found.values() for lease in leases)
+
     def update(self, values: Mapping[str, str]) -> None:
         """Store attributes of this VM; see `OneGate.update`."""
         body = f"data={quote(encode_update(values), safe='')}&type=1"
@@ -122,7 +145,7 @@ class HttpOneGate:
         except requests.RequestException as error:
             raise OneGateUnavailable(f"{what}: {self._endpoint}: {_cause(error)}") from error
         if response.status_code != 200:
-            raise _error_of(what, response.status_code, content)
+            raise _error_of(what, method, response.status_code, content)
         return content
 
 
@@ -149,7 +172,7 @@ def _cause(error: requests.RequestException) -> str:
     return " ".join(str(cause).split())[:_MOST_WORDS] or type(cause).__name__
 
 
-def _error_of(what: str, status: int, content: bytes) -> OneGateError:
+def _error_of(what: str, method: str, status: int, content: bytes) -> OneGateError:
     said = " ".join(content[:2000].decode("utf-8", errors="replace").split())[:_MOST_WORDS]
     message = f"{what}: status {status}: {said or 'no text'}"
     if status == 401:
@@ -162,6 +185,7 @@ def _error_of(what: str, status: int, content: bytes) -> OneGateError:
         return OneGatePassing(
             message, status=status, hint="gone, of another owner, or OneFlow is down for a while"
         )
-    if status in (429, 502, 503, 504):
+    # An update that oned refuses is a 500 too, and for good; a question is never refused that way.
+    if status in (429, 502, 503, 504) or (status == 500 and method == "GET"):
         return OneGatePassing(message, status=status)
     return OneGateRefused(message, status=status)

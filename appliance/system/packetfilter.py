@@ -10,8 +10,8 @@ from appliance.system.commands import Commands
 class PacketFilter(Protocol):
     """Reads and replaces tables of the packet filter."""
 
-    def list_table(self, family: str, name: str) -> str | None:
-        """Return a table as nft prints it, without counters, or None if there is none."""
+    def list_table(self, family: str, name: str, *, counters: bool = False) -> str | None:
+        """Return a table as nft prints it, or None if there is none."""
 
     def check(self, ruleset: str) -> None:
         """Have nft judge a ruleset without loading it.
@@ -31,9 +31,10 @@ class RealPacketFilter:
         """Run nft through `commands`."""
         self._commands = commands
 
-    def list_table(self, family: str, name: str) -> str | None:
+    def list_table(self, family: str, name: str, *, counters: bool = False) -> str | None:
         """Return a table as nft prints it, or None if there is none."""
-        argv = ("nft", "--stateless", "--numeric", "list", "table", family, name)
+        state = () if counters else ("--stateless",)
+        argv = ("nft", *state, "--numeric", "list", "table", family, name)
         completed = self._commands.run(argv, check=False)
         return completed.stdout if completed.rc == 0 else None
 

@@ -16,7 +16,9 @@ UNIT = "haproxy.service"
 CONF = PurePosixPath("/etc/haproxy/haproxy.cfg")
 STATS_SOCKET = PurePosixPath("/run/haproxy/admin.sock")
 HEALTH_SOCKET = PurePosixPath("/run/haproxy/health.sock")
+STATISTICS = (STATS_SOCKET, "show stat")
 INTERFACES_KEY = "ONEAPP_VNF_HAPROXY_INTERFACES"
+OWN_CONFIG_KEY = "ONEAPP_VNF_HAPROXY_CONFIG"
 
 _PREFIX = "ONEAPP_VNF_HAPROXY_LB"
 _DEFAULT_PORTS = {0: 9345, 1: 6443, 2: 443, 3: 80}
@@ -25,6 +27,29 @@ _DEFAULT_ADDRESS = Placeholder("ETH0_VIP0")
 # connection.
 _SUPERVISOR_PORT = 9345
 _API_PORT = 6443
+
+
+# How a server is checked, by what its balancer asks of it; the same words in the file and at run
+# time, for servers that are added at run time take nothing from `default-server`.
+_TIMING = "inter 2s fastinter 500ms downinter 1s rise 1 fall 2 on-marked-down shutdown-sessions"
+SERVER_OPTIONS = {
+    "supervisor": f"check check-ssl verify none {_TIMING}",
+    "api": f"check check-ssl verify none {_TIMING}",
+    "tcp": f"check {_TIMING}",
+}
+
+
+def is_agreement(command: str, answer: str) -> bool:
+    """Say whether HAProxy did what it was told; it answers refusals in the same way.
+
+    Source: HAProxy management guide, 9.3: `add server` and `del server` tell their success, the
+    other commands used here succeed without a word.
+    """
+    if command.startswith("add server"):
+        return answer.startswith("New server registered")
+    if command.startswith("del server"):
+        return answer.startswith("Server deleted")
+    return not answer
 
 
 @dataclass(frozen=True)
@@ -227,5 +252,6 @@ class HaproxyCfg:
 
     balancers: tuple[Balancer, ...]
     own_config: str
+    server_options: Mapping[str, str]
     stats_socket: str
     health_socket: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import PurePosixPath
@@ -17,6 +18,7 @@ SYSCTL_CONF = PurePosixPath("/etc/sysctl.d/60-oneke.conf")
 INTERFACES_OUT_KEY = "ONEAPP_VNF_NAT4_INTERFACES_OUT"
 ROUTER_INTERFACES_KEY = "ONEAPP_VNF_ROUTER4_INTERFACES"
 
+_COUNTER = re.compile(r"counter packets (\d+) bytes \d+ (masquerade|dnat)")
 _FORWARD_PREFIX = "ONEAPP_VNF_NAT4_PORT_FWD"
 
 
@@ -115,6 +117,24 @@ def check_nat(params: Nat4Params, book: AddressBook) -> tuple[list[Problem], lis
             f"{_FORWARD_PREFIX}<n> is without effect while ONEAPP_VNF_NAT4_ENABLED is off"
         )
     return problems, warnings
+
+
+@dataclass(frozen=True)
+class NatCounters:
+    """How many connections were given another address since the table was loaded."""
+
+    masqueraded: int
+    forwarded: int
+
+
+def read_counters(listed: str) -> NatCounters:
+    """Add up the counters of a table as nft lists it; a NAT rule counts first packets only."""
+    counts = {"masquerade": 0, "dnat": 0}
+    for line in listed.splitlines():
+        found = _COUNTER.search(line)
+        if found:
+            counts[found[2]] += int(found[1])
+    return NatCounters(counts["masquerade"], counts["dnat"])
 
 
 def is_router(params: Router4Params, opennebula: OpenNebulaParams) -> bool:

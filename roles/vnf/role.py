@@ -15,12 +15,14 @@ from appliance.actions import (
     StopUnit,
     WriteFile,
 )
-from appliance.errors import Problem
+from appliance.errors import Problem, UnknownRole
 from appliance.facts import Facts, FactsWanted
+from appliance.logs import Logger
 from appliance.plan import Action, Plan, Stage
 from appliance.render import render
 from appliance.role import Findings, StatusLine
 from appliance.service import Service
+from appliance.system import System
 from appliance.values import InterfaceItem
 from appliance.waiting import Failed, NotYet, Readiness, Ready
 from roles.common.addresses import (
@@ -30,7 +32,7 @@ from roles.common.addresses import (
     missing_links,
     select_interfaces,
 )
-from roles.vnf import haproxy, keepalived, nat
+from roles.vnf import backends, haproxy, keepalived, nat, watcher
 from roles.vnf.params import VnfParams
 
 _READY_TIMEOUT_S = 120.0
@@ -65,14 +67,29 @@ class VnfRole:
         return Findings(tuple(problems), tuple(warnings))
 
     def facts_wanted(self, params: VnfParams) -> FactsWanted:
-        """Name what is looked at: units, the packet filter's table, and keepalived's states."""
+        """Name what is looked at: units, table, settings, and what daemons left and answer."""
         vrrp = _vrrp(params)
+        states = tuple(keepalived.state_file("INSTANCE", i.name) for i in vrrp.instances)
         return FactsWanted(
-            units=(haproxy.UNIT, keepalived.UNIT),
-            files=tuple(keepalived.state_file("INSTANCE", i.name) for i in vrrp.instances),
+            units=(haproxy.UNIT, keepalived.UNIT, watcher.UNIT),
+            files=(*states, *watcher.files()),
             tables=((nat.TABLE_FAMILY, nat.TABLE_NAME),),
             settings=tuple(key for key, _ in _settings(params)),
+            questions=(haproxy.STATISTICS,) if params.haproxy.enabled else (),
         )
+
+    def prerequisites(self, params: VnfParams, facts: Facts) -> Readiness:
+        """Wait for the links of the context, and for the addresses that others put on them."""
+        for nic in _book(params).nics:
+            link = facts.link(nic.name)
+            if link is None:
+                return NotYet(f"{nic.name} is not there: is the NIC attached?")
+            if nic.address and not _is_on(nic.address, nic.name, facts):
+                return NotYet(
+                    f"{nic.name} has no address {nic.address.ip} yet: the contextualization"
+                    " package sets it"
+                )
+        return Ready()
 
     def plan(self, stage: Stage, params: VnfParams, facts: Facts) -> Plan:
         """Put kernel, packet filter, balancers and virtual addresses in order; all is local."""
@@ -83,7 +100,7 @@ class VnfRole:
             (
                 *self._plan_kernel(params),
                 self._plan_nat(params),
-                *self._plan_haproxy(params),
+                *self._plan_haproxy(params, facts),
                 *self._plan_keepalived(params),
             ),
         )
@@ -103,34 +120,53 @@ class VnfRole:
         rules = self._render("nat4", "oneke.nft.j2", table) if wanted else ""
         return ReplaceTable(nat.TABLE_FAMILY, nat.TABLE_NAME, rules)
 
-    def _plan_haproxy(self, params: VnfParams) -> Iterator[Action]:
+    def _plan_haproxy(self, params: VnfParams, facts: Facts) -> Iterator[Action]:
         if not params.haproxy.enabled:
+            yield StopUnit(watcher.UNIT)
             yield StopUnit(haproxy.UNIT)
             return
+        known = backends.from_text(facts.files.get(watcher.KNOWN))
+        yield self._haproxy_cfg(params, known if watcher.follows(params) else {})
+        yield RunUnit(haproxy.UNIT, (haproxy.CONF,))
+        if not watcher.follows(params):
+            yield StopUnit(watcher.UNIT)
+            return
+        model = haproxy.build_balancers(params.haproxy, _book(params))
+        yield WriteFile(
+            watcher.SETTINGS,
+            watcher.settings_text(params, model),
+            mode=0o600,
+            loaded_by=(watcher.UNIT,),
+        )
+        yield RunUnit(watcher.UNIT, (watcher.SETTINGS,))
+
+    def _haproxy_cfg(self, params: VnfParams, known: backends.Registrations) -> WriteFile:
+        """Render the one file that `configure` and the daemon both write."""
         model = haproxy.build_balancers(params.haproxy, _book(params))
         cfg = haproxy.HaproxyCfg(
-            model.balancers,
+            backends.with_registrations(model, known).balancers,
             (params.haproxy.own_config or "").strip(),
+            haproxy.SERVER_OPTIONS,
             str(haproxy.STATS_SOCKET),
             str(haproxy.HEALTH_SOCKET),
         )
-        yield WriteFile(
+        return WriteFile(
             haproxy.CONF,
             self._render("haproxy", "haproxy.cfg.j2", cfg),
             mode=0o640,
             group="haproxy",
             is_secret=bool(cfg.own_config),
+            sensitive_mark=haproxy.OWN_CONFIG_KEY,
             loaded_by=(haproxy.UNIT,),
             judge=Judge(
                 ("haproxy", "-c", "-f", "{file}"),
                 (
-                    "ONEAPP_VNF_HAPROXY_CONFIG"
+                    haproxy.OWN_CONFIG_KEY
                     if cfg.own_config
                     else "the parameters ONEAPP_VNF_HAPROXY_*"
                 ),
             ),
         )
-        yield RunUnit(haproxy.UNIT, (haproxy.CONF,))
 
     def _plan_keepalived(self, params: VnfParams) -> Iterator[Action]:
         vrrp = _vrrp(params)
@@ -154,6 +190,7 @@ class VnfRole:
             self._render("keepalived", "keepalived.conf.j2", conf),
             mode=0o600,
             is_secret=any(instance.password for instance in vrrp.instances),
+            sensitive_mark="auth_pass",
             loaded_by=(keepalived.UNIT,),
             judge=Judge(
                 ("keepalived", "--config-test={log}", "-f", "{file}"),
@@ -168,7 +205,7 @@ class VnfRole:
     def readiness(self, params: VnfParams, facts: Facts) -> Readiness:
         """Ready means: NAT loaded, balancers listening, VRRP settled, addresses in place."""
         for line in self.status(params, facts):
-            if not line.is_well:
+            if line.is_vital and not line.is_well:
                 said = f"{line.subject}: {line.state}"
                 return Failed(said) if line.state.startswith("failed") else NotYet(said)
         return Ready()
@@ -179,7 +216,25 @@ class VnfRole:
             _status_of_routing(params, facts),
             _status_of_nat(params, facts),
             *_status_of_haproxy(params, facts),
+            *_status_of_watcher(params, facts),
             *_status_of_vrrp(params, facts),
+        )
+
+    def make_cycle(
+        self, daemon: str, system: System, params: VnfParams, log: Logger
+    ) -> watcher.BackendsCycle:
+        """Return the work of the daemon that follows OneGate."""
+        if daemon != "backends":
+            raise UnknownRole(f"a gateway has no daemon {daemon!r}; it has backends")
+        if not watcher.follows(params):
+            raise UnknownRole(
+                "backends do not follow OneGate on this gateway",
+                hint="ONEAPP_VNF_HAPROXY_ENABLED and ONEAPP_VNF_HAPROXY_ONEGATE_ENABLED turn it on",
+            )
+        book = _book(params)
+        model = haproxy.build_balancers(params.haproxy, book)
+        return watcher.BackendsCycle(
+            system, params, model, book, lambda known: self._haproxy_cfg(params, known), log
         )
 
 
@@ -243,10 +298,16 @@ def _status_of_nat(params: VnfParams, facts: Facts) -> StatusLine:
     table = nat.build_nat(params.nat4, _book(params))
     if not params.nat4.enabled or not (table.masquerade or table.forwards):
         return StatusLine("nat", "off")
-    if (nat.TABLE_FAMILY, nat.TABLE_NAME) not in facts.tables:
+    listed = facts.tables.get((nat.TABLE_FAMILY, nat.TABLE_NAME))
+    if listed is None:
         return StatusLine("nat", f"table {nat.TABLE_NAME} is not loaded", is_well=False)
+    counted = nat.read_counters(listed)
     out = ", ".join(table.masquerade) or "no interface"
-    return StatusLine("nat", f"masquerading on {out}, {len(table.forwards)} port forwards")
+    return StatusLine(
+        "nat",
+        f"masquerading on {out} ({counted.masqueraded} connections),"
+        f" {len(table.forwards)} port forwards ({counted.forwarded} connections)",
+    )
 
 
 def _status_of_haproxy(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
@@ -258,16 +319,62 @@ def _status_of_haproxy(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
         state = "failed" if unit.active == "failed" else "not running"
         yield StatusLine("haproxy", f"{state} ({unit.active}, {unit.result})", is_well=False)
         return
+    answer = facts.answers.get(haproxy.STATISTICS)
+    if answer is None:
+        yield StatusLine("haproxy", "does not answer on its socket: it hangs", is_well=False)
+    servers = backends.parse_statistics(answer or "")
     for balancer in haproxy.build_balancers(params.haproxy, _book(params)).balancers:
-        where = (str(balancer.address), balancer.port)
-        listens = where in facts.listening or ("0.0.0.0", balancer.port) in facts.listening  # noqa: S104
-        count = len(balancer.servers)
+        yield from _status_of_balancer(balancer, servers, facts)
+
+
+def _status_of_balancer(
+    balancer: haproxy.Balancer, servers: Sequence[backends.RunningServer], facts: Facts
+) -> Iterator[StatusLine]:
+    where = (str(balancer.address), balancer.port)
+    anywhere = ("0.0.0.0", balancer.port)  # noqa: S104  # compared, not bound
+    listens = where in facts.listening or anywhere in facts.listening
+    behind = [server for server in servers if server.backend == balancer.name]
+    up = [server for server in behind if server.is_up]
+    yield StatusLine(
+        f"balancer {balancer.number}",
+        f"{where[0]}:{where[1]} {'listening' if listens else 'not listening'},"
+        f" {len(up)} of {len(behind)} servers up",
+        is_well=listens,
+    )
+    for server in behind:
+        said = f"{server.status}, {server.sessions} sessions, check: {server.check or 'none yet'}"
         yield StatusLine(
-            f"balancer {balancer.number}",
-            f"{where[0]}:{where[1]} {'listening' if listens else 'not listening'}, {count} static"
-            " servers",
-            is_well=listens,
+            f"  {server.address}", said, is_well=server.is_up or server.is_leaving, is_vital=False
         )
+
+
+def _status_of_watcher(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
+    if not watcher.follows(params):
+        yield StatusLine("backends", "those of the context; OneGate is not followed")
+        return
+    unit = facts.units[watcher.UNIT]
+    last = watcher.read_last_cycle(facts.files.get(watcher.LAST_CYCLE))
+    if not unit.is_active:
+        said = f"{watcher.UNIT} is not running ({unit.active}, {unit.result})"
+        yield StatusLine("backends", said, is_well=False)
+        return
+    if last.time_s is None:
+        yield StatusLine("backends", "no look at OneGate yet", is_well=False, is_vital=False)
+        return
+    age = max(0.0, facts.now_s - last.time_s)
+    is_fresh = age <= watcher.longest_quiet_s(params)
+    yield StatusLine(
+        "backends", f"follow OneGate, last cycle {age:.0f} s ago", is_fresh, is_vital=False
+    )
+    if last.leaving:
+        yield StatusLine("  leaving", f"{', '.join(last.leaving)}, until their sessions end")
+    if last.error:
+        yield StatusLine("  last error", last.error, is_well=False, is_vital=False)
+    if last.onegate_error:
+        said = f"{last.onegate_error}; the servers known last stay"
+        yield StatusLine("  OneGate", said, is_well=False, is_vital=False)
+    for refused in last.refused:
+        yield StatusLine("  refused", refused, is_well=False, is_vital=False)
 
 
 def _status_of_vrrp(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:

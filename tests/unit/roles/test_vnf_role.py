@@ -15,11 +15,14 @@ from appliance.plan import Stage
 from appliance.system.network import Link
 from appliance.system.units import UnitState
 from appliance.waiting import Failed, NotYet, Ready
+from roles.vnf.haproxy import STATISTICS
 from tests.contexts import decide_gateway
 
 RUNNING = UnitState("loaded", "active", "running", "success", "enabled")
 DEAD = UnitState("loaded", "failed", "failed", "exit-code", "enabled")
 STATE_FILE = PurePosixPath("/run/keepalived/oneke-INSTANCE-ETH0.state")
+
+STAT = "# pxname,svname,scur,status,type,addr,check_status,last_chk,\n"
 
 SETTINGS = {
     "net.ipv4.ip_forward": "0",
@@ -46,8 +49,9 @@ def healthy(state: str = "MASTER", since: float = 0.0) -> Facts:
         listening=frozenset({("10.2.11.86", port) for port in (9345, 6443, 80)}),
         units={"haproxy.service": RUNNING, "keepalived.service": RUNNING},
         files={STATE_FILE: f"{state} {since}\n"},
-        tables=frozenset({("ip", "oneke")}),
+        tables={("ip", "oneke"): "oifname eth0 counter packets 7 bytes 420 masquerade"},
         settings=SETTINGS,
+        answers={STATISTICS: STAT},
         uptime_s=100.0,
     )
 
@@ -70,6 +74,7 @@ def test_a_plan_prepares_the_kernel_first_and_takes_virtual_addresses_last() -> 
         ("ReplaceTable", "packet filter table ip oneke"),
         ("WriteFile", "file /etc/haproxy/haproxy.cfg"),
         ("RunUnit", "unit haproxy.service"),
+        ("StopUnit", "unit oneke-backends.service"),
         ("WriteFile", "file /usr/local/lib/oneke/vrrp-state"),
         ("WriteFile", "file /etc/keepalived/keepalived.conf"),
         ("RunUnit", "unit keepalived.service"),
@@ -102,6 +107,7 @@ def test_what_is_switched_off_is_stopped_and_taken_away() -> None:
         ONEAPP_VNF_ROUTER4_ENABLED="NO",
     )
     assert [a.unit for a in actions if isinstance(a, StopUnit)] == [
+        "oneke-backends.service",
         "haproxy.service",
         "keepalived.service",
     ]
@@ -163,7 +169,8 @@ def test_an_unknown_port_is_checked_by_a_connection() -> None:
     text = text_of("haproxy.cfg", ONEAPP_VNF_HAPROXY_LB1_SERVER0_PORT="7443")
     backend = text.split("\nbackend lb1_6443")[1].split("frontend")[0]
     assert "httpchk" not in backend
-    assert "server lb1_172.20.0.101_7443 172.20.0.101:7443 check\n" in backend
+    assert "server lb1_172.20.0.101_7443 172.20.0.101:7443 check inter 2s" in backend
+    assert "check-ssl" not in backend
 
 
 def test_a_declared_balancer_is_bound_without_any_server() -> None:
@@ -303,7 +310,7 @@ UNREADY: dict[str, tuple[Facts, type, str]] = {
         NotYet,
         "balancer 1: 10.2.11.86:6443 not listening",
     ),
-    "the table is gone": (replace(healthy(), tables=frozenset()), NotYet, "is not loaded"),
+    "the table is gone": (replace(healthy(), tables={}), NotYet, "is not loaded"),
     "forwarding is off": (
         replace(healthy(), settings={**SETTINGS, "net.ipv4.conf.eth1.forwarding": "0"}),
         NotYet,

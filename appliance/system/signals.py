@@ -1,0 +1,81 @@
+"""Signals of a daemon: SIGTERM and SIGINT ask it to stop, SIGHUP to read its settings anew."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import FrameType
+from typing import Protocol
+
+
+class Interrupted(BaseException):
+    """A signal came while a call was under way that may be left at any point."""
+
+
+class Signals(Protocol):
+    """What a daemon was asked to do, and a wait that ends when it is asked something."""
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether it was asked to stop."""
+
+    def take_reload(self) -> bool:
+        """Say whether it was asked to read its settings anew since the last call."""
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, until a signal comes."""
+
+    def interruptible(self) -> AbstractContextManager[None]:
+        """Return a context in which a signal raises `Interrupted`."""
+
+
+class RealSignals:
+    """The signals of this process; to be made in its main thread."""
+
+    def __init__(self) -> None:
+        """Take the signals over."""
+        self._stop = False
+        self._reload = False
+        self._is_interruptible = False
+        self._came = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self._reload = True
+        else:
+            self._stop = True
+        self._came.set()
+        if self._is_interruptible:
+            self._is_interruptible = False
+            raise Interrupted
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._stop
+
+    def take_reload(self) -> bool:
+        """Say whether it was asked to read its settings anew since the last call."""
+        asked, self._reload = self._reload, False
+        return asked
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, until a signal comes."""
+        if not self._came.is_set():
+            self._came.wait(seconds)
+        self._came.clear()
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Enter a context in which a signal raises `Interrupted`."""
+        self._is_interruptible = True
+        try:
+            if self._stop or self._reload:
+                raise Interrupted
+            yield
+        finally:
+            self._is_interruptible = False

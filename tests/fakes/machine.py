@@ -1,0 +1,47 @@
+"""A whole machine made of fakes."""
+
+from __future__ import annotations
+
+from appliance.system import System
+from appliance.system.clock import Clock
+from appliance.system.commands import Commands
+from appliance.system.files import Files
+from appliance.system.network import Network
+from appliance.system.onegate import OneGate
+from appliance.system.packetfilter import PacketFilter
+from appliance.system.sockets import Sockets
+from appliance.system.units import Units
+from tests.fakes.clock import FakeClock
+from tests.fakes.commands import FakeCommands
+from tests.fakes.files import FakeFiles
+from tests.fakes.network import FakeNetwork
+from tests.fakes.packetfilter import FakePacketFilter
+from tests.fakes.sockets import FakeSockets
+from tests.fakes.tape import Tape
+from tests.fakes.units import FakeUnits
+
+
+def make_system(
+    *,
+    tape: Tape | None = None,
+    commands: Commands | None = None,
+    files: Files | None = None,
+    units: Units | None = None,
+    network: Network | None = None,
+    packet_filter: PacketFilter | None = None,
+    clock: Clock | None = None,
+    sockets: Sockets | None = None,
+    onegate: OneGate | None = None,
+) -> System:
+    """Return a system of the parts given and empty fakes for the others, all on one tape."""
+    tape = tape or Tape()
+    return System(
+        commands=commands or FakeCommands(),
+        files=files or FakeFiles(tape=tape),
+        units=units or FakeUnits(tape=tape),
+        network=network or FakeNetwork(tape=tape),
+        packet_filter=packet_filter or FakePacketFilter(tape=tape),
+        clock=clock or FakeClock(),
+        sockets=sockets or FakeSockets(),
+        onegate=onegate,
+    )

@@ -1,0 +1,116 @@
+"""OneGate in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from appliance.errors import OneGateError, OneGatePassing
+from appliance.system.onegate import Lease, Service, ServiceRole, Vm, VmNic, encode_update
+from tests.fakes.tape import Tape
+
+_ACTIVE, _RUNNING = 3, 3
+
+
+class FakeOneGate:
+    """The VMs of one service, as one of them sees them.
+
+    Attributes:
+        vms: By id.
+        given_leases: The leases of the virtual router's networks.
+        updates: What was stored, update by update.
+        asked: How often it was asked or told anything, whatever came of it.
+    """
+
+    def __init__(
+        self,
+        vm_id: int = 0,
+        attributes: Mapping[str, str] | None = None,
+        *,
+        nics: Iterable[VmNic] = (),
+        tape: Tape | None = None,
+    ) -> None:
+        """Begin with the VM that asks."""
+        self.tape = tape or Tape()
+        self._own_id = vm_id
+        self.vms: dict[int, Vm] = {}
+        self._role_of: dict[int, str] = {}
+        self.given_leases: list[Lease] = []
+        self.updates: list[dict[str, str]] = []
+        self.asked = 0
+        self._failures: list[OneGateError | None] = []
+        self._is_down: OneGateError | None = None
+        self.add_vm(vm_id, attributes or {}, nics=nics)
+
+    def add_vm(
+        self, vm_id: int, attributes: Mapping[str, str], *, nics: Iterable[VmNic] = ()
+    ) -> None:
+        """Add a running VM; ROLE_NAME among its attributes puts it into that role."""
+        name = f"vm-{vm_id}"
+        self.vms[vm_id] = Vm(vm_id, name, _ACTIVE, _RUNNING, dict(attributes), tuple(nics))
+        if "ROLE_NAME" in attributes:
+            self._role_of[vm_id] = attributes["ROLE_NAME"]
+
+    @property
+    def own(self) -> Mapping[str, object]:
+        """What is stored of the VM that asks."""
+        return self.vms[self._own_id].attributes
+
+    def fail(self, *failures: OneGateError | None) -> None:
+        """Let the next calls fail, one each; None lets one pass."""
+        self._failures.extend(failures)
+
+    def go_down(self, error: OneGateError | None) -> None:
+        """Let every call fail from now on; None ends that."""
+        self._is_down = error
+
+    def own_vm(self) -> Vm:
+        """Return the VM that asks."""
+        self._answer()
+        return self.vms[self._own_id]
+
+    def vm(self, vm_id: int) -> Vm:
+        """Return a VM."""
+        self._answer()
+        if vm_id not in self.vms:
+            raise OneGatePassing(f"OneGate GET /vms/{vm_id}: status 404: gone", status=404)
+        return self.vms[vm_id]
+
+    def service(self, roles: Iterable[str] = ()) -> Service:
+        """Return the service with all its VMs."""
+        self._answer()
+        members: dict[str, list[Vm]] = {}
+        for vm_id, role in sorted(self._role_of.items()):
+            members.setdefault(role, []).append(self.vms[vm_id])
+        return Service(
+            1,
+            "OneKE/1",
+            1,
+            tuple(
+                ServiceRole(role, len(vms), 1, tuple(vm.vm_id for vm in vms), tuple(vms))
+                for role, vms in members.items()
+            ),
+            complete=True,
+        )
+
+    def leases(self) -> tuple[Lease, ...]:
+        """Return the leases of the virtual router's networks."""
+        self._answer()
+        return tuple(self.given_leases)
+
+    def update(self, values: Mapping[str, str]) -> None:
+        """Store attributes of the VM that asks."""
+        encode_update(values)
+        self._answer()
+        self.tape.note(f"onegate.update {' '.join(sorted(values))}")
+        own = self.vms[self._own_id]
+        self.vms[self._own_id] = replace(own, attributes={**own.attributes, **values})
+        self.updates.append(dict(values))
+
+    def _answer(self) -> None:
+        self.asked += 1
+        if self._is_down is not None:
+            raise self._is_down
+        failure = self._failures.pop(0) if self._failures else None
+        if failure is not None:
+            raise failure
