@@ -270,10 +270,12 @@ class RunUnit:
 
     Attributes:
         files: The files it reads at start and at reload.
+        restarts: Whether it takes a restart to read them anew.
     """
 
     unit: str
     files: tuple[PurePosixPath, ...] = ()
+    restarts: bool = False
 
     @property
     def name(self) -> str:
@@ -297,7 +299,7 @@ class RunUnit:
         if not state.is_active:
             wanted.append("start")
         elif pending & set(self.files) or not self._has_loaded(system):
-            wanted.append("reload")
+            wanted.append("restart" if self.restarts else "reload")
         return wanted
 
     def _has_loaded(self, system: System) -> bool:
@@ -335,7 +337,8 @@ class RunUnit:
     def _start_or_reload(self, system: System, state: UnitState) -> None:
         if state.is_active:
             if not self._has_loaded(system):
-                system.units.reload(self.unit)
+                bring = system.units.restart if self.restarts else system.units.reload
+                bring(self.unit)
             return
         if state.active == "failed":
             system.units.reset_failed(self.unit)

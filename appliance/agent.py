@@ -398,14 +398,17 @@ def begin_cycle(system: System, options: Options, daemon: str, log: Logger) -> C
     services = read_services(options)
     context = gather_context(system, options.context_path)
     base: Mapping[str, Any] = _parse_base(context, services).values[_BASE]
-    role_name = options.role or read_identity(system, base["vm_id"]).role
+    identity = read_identity(system, base["vm_id"])
+    role_name = options.role or identity.role
     if role_name is None:
         raise UnknownRole(
             "the role of this VM is not known yet", hint="oneke-agent configure finds it out"
         )
     decided = decide(role_name, context, services)
     log = log.bind(vm_id=base["vm_id"], role=role_name)
-    cycle: Cycle = decided.role.make_cycle(daemon, connect(system, base, log), decided.params, log)
+    system = connect(system, base, log)
+    reporter = Reporter(system, identity, role_name, log, lambda line: None)
+    cycle: Cycle = decided.role.make_cycle(daemon, system, decided.params, reporter, log)
     return cycle
 
 

@@ -22,6 +22,7 @@ class FactsWanted:
         tables: nftables tables as family and name.
         settings: Kernel settings.
         questions: Control sockets and what to ask them.
+        words: Units, and of how many seconds their log is wanted.
     """
 
     units: tuple[str, ...] = ()
@@ -29,6 +30,7 @@ class FactsWanted:
     tables: tuple[tuple[str, str], ...] = ()
     settings: tuple[str, ...] = ()
     questions: tuple[tuple[PurePosixPath, str], ...] = ()
+    words: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Facts:
         files: Path to text; None where there is no such file.
         tables: Family and name of the tables that are loaded, to what nft lists with counters.
         answers: Socket and question to answer; None where nobody answered in time.
+        words: Unit to what it said lately.
         uptime_s: Seconds since boot, to compare with times that daemons leave in files.
         now_s: Seconds since 1970, likewise.
     """
@@ -52,6 +55,7 @@ class Facts:
     tables: Mapping[tuple[str, str], str] = field(default_factory=dict)
     settings: Mapping[str, str | None] = field(default_factory=dict)
     answers: Mapping[tuple[PurePosixPath, str], str | None] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
     uptime_s: float = 0.0
     now_s: float = 0.0
 
@@ -75,6 +79,7 @@ def gather_facts(system: System, wanted: FactsWanted) -> Facts:
         },
         settings={key: system.network.read_setting(key) for key in wanted.settings},
         answers={question: _ask(system, *question) for question in wanted.questions},
+        words={unit: system.units.recent_words(unit, seconds) for unit, seconds in wanted.words},
         uptime_s=system.clock.uptime(),
         now_s=system.clock.now(),
     )

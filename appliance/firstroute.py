@@ -32,7 +32,7 @@ def build_first_route(context: Context, links: Sequence[Link]) -> RuntimeDefault
         _GATEWAY.match(key) and value for key, value in context.values.items()
     ):
         return None
-    onegate = _address(urlsplit(endpoint).hostname)
+    onegate = _address(_host_of(endpoint))
     if onegate is not None and (onegate.is_loopback or _link_of(onegate, links)):
         return None
     for key in _VIAS:
@@ -41,6 +41,13 @@ def build_first_route(context: Context, links: Sequence[Link]) -> RuntimeDefault
             link = _link_of(via, links)
             return RuntimeDefaultRoute(via, link) if link else None
     return None
+
+
+def _host_of(url: str) -> str | None:
+    try:
+        return urlsplit(url.strip()).hostname
+    except ValueError:  # brackets that do not match; told as a problem of the parameter
+        return None
 
 
 def _address(text: str | None) -> IPv4Address | None:

@@ -36,7 +36,8 @@ def read_identity(system: System, vm_id: int | None) -> Identity:
         identity = Identity(kept.get("vm_id"), kept.get("role"), dict(kept.get("published", {})))
     except (NotText, ValueError, AttributeError, TypeError):
         return Identity(vm_id)
-    return identity if identity.vm_id == vm_id else Identity(vm_id)
+    is_own = identity.vm_id == vm_id and isinstance(identity.role, str | None)
+    return identity if is_own else Identity(vm_id)
 
 
 def keep_identity(system: System, identity: Identity) -> None:

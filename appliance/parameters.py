@@ -22,6 +22,7 @@ from appliance.secret import MASK
 from appliance.values import TRUE_WORDS, TYPES, Rejected
 
 _PART = re.compile(r"<(\w+)>")
+_CREDENTIALS = re.compile(r"//[^/\s]*@")
 _NEAR = 0.9
 _SHOWN = 80
 
@@ -113,7 +114,7 @@ def compile_name(name: str) -> re.Pattern[str]:
         if position % 2 == 0:
             pattern += re.escape(piece)
         else:
-            pattern += "(?P<any>.*)" if piece == "any" else f"(?P<{piece}>\\d+)"
+            pattern += "(?P<any>.*)" if piece == "any" else f"(?P<{piece}>[0-9]{{1,9}})"
     return re.compile(pattern + r"\Z")
 
 
@@ -257,7 +258,7 @@ def _order(index: tuple[int | str, ...]) -> tuple[tuple[int, str], ...]:
 
 
 def _number(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else text
 
 
 def _transform(text: str, transform: str | None) -> str:
@@ -321,7 +322,7 @@ def _parse_text(
 
 def show(entry: Entry, text: str) -> str:
     """Show a value in a message: masked where it is secret, cut where it is long, in one line."""
-    return MASK if entry.is_secret() else _shorten(text)
+    return MASK if entry.is_secret() else _shorten(_CREDENTIALS.sub(f"//{MASK}@", text))
 
 
 def _shorten(text: str) -> str:

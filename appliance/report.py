@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from appliance import __version__, paths
 from appliance.errors import CommandError, FileError, OneGateError
-from appliance.identity import Identity, keep_identity
+from appliance.identity import Identity, keep_identity, read_identity
 from appliance.logs import Logger
 from appliance.system import System
 from appliance.system.onegate import readable
@@ -58,6 +58,10 @@ class Reporter:
         self._locally(FAILED, "", error)
         self._try_to_publish({"ONEKE_STATE": FAILED, "ONEKE_ERROR": readable(error)})
 
+    def trouble(self, error: str) -> None:
+        """Say what is wrong on a node that goes on doing its job; an empty text when it is over."""
+        self._try_to_publish({"ONEKE_ERROR": readable(error)})
+
     def ready(self, *, report_ready: bool) -> None:
         """Say that the node does its job.
 
@@ -71,7 +75,7 @@ class Reporter:
         values = {"ONEKE_STATE": READY, "ONEKE_STEP": "", "ONEKE_ERROR": ""}
         if report_ready:
             values["READY"] = "YES"
-        if not report_ready or self._identity.published.get("READY") == "YES":
+        if not report_ready or self._kept().published.get("READY") == "YES":
             self._try_to_publish(values)
             return
         onegate = self._system.onegate
@@ -85,7 +89,14 @@ class Reporter:
 
     def _new_of(self, values: Mapping[str, str]) -> dict[str, str]:
         every = {**values, "ONEKE_AGENT_VERSION": __version__}
-        return {k: v for k, v in every.items() if self._identity.published.get(k) != v}
+        published = self._kept().published
+        return {k: v for k, v in every.items() if published.get(k) != v}
+
+    def _kept(self) -> Identity:
+        """Read what is kept anew: a daemon reports too."""
+        kept = read_identity(self._system, self._identity.vm_id)
+        published = {**self._identity.published, **kept.published}
+        return replace(self._identity, role=self._identity.role or kept.role, published=published)
 
     def _try_to_publish(self, values: Mapping[str, str]) -> None:
         onegate, clock = self._system.onegate, self._system.clock
@@ -101,7 +112,8 @@ class Reporter:
         self._remember(wanted)
 
     def _remember(self, stored: Mapping[str, str]) -> None:
-        self._identity = replace(self._identity, published={**self._identity.published, **stored})
+        kept = self._kept()
+        self._identity = replace(kept, published={**kept.published, **stored})
         keep_identity(self._system, self._identity)
 
     def _locally(self, state: str, step: str, error: str) -> None:

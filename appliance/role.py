@@ -11,6 +11,7 @@ from appliance.errors import Problem
 from appliance.facts import Facts, FactsWanted
 from appliance.logs import Logger
 from appliance.plan import Plan, Stage
+from appliance.report import Reporter
 from appliance.service import Service
 from appliance.system import System
 from appliance.waiting import Readiness
@@ -77,7 +78,9 @@ class Role(Protocol[P]):
     def prerequisites(self, params: P, facts: Facts) -> Readiness:
         """Say whether others did what this role builds upon, such as addresses. Pure."""
 
-    def make_cycle(self, daemon: str, system: System, params: P, log: Logger) -> Cycle:
+    def make_cycle(
+        self, daemon: str, system: System, params: P, reporter: Reporter, log: Logger
+    ) -> Cycle:
         """Return the work of one of the role's daemons.
 
         Raises:

@@ -27,6 +27,12 @@ _RENAMED = {"min": "minimum", "max": "maximum"}
 _ENTRY_KEYS = frozenset(Entry.__dataclass_fields__) - {"minimum", "maximum"} | {"min", "max"}
 _ALIAS_KEYS = frozenset({"name", "with", "unless_true", "unless_any", "transform"})
 _SERVICE_KEYS = frozenset({"summary", "roles", "legacy_marks"})
+_MARK_KEYS = frozenset({"key", "without", "roles"})
+_PARAMETERS_KEYS = frozenset({"parameters"})
+_FLAG_KEYS = ("required", "keep_empty", "ignored")
+_LIST_KEYS = ("roles", "choices")
+_NUMBER_KEYS = ("min", "max")
+_TRANSFORMS = (None, "before_colon", "after_colon")
 
 
 @dataclass(frozen=True)
@@ -99,14 +105,22 @@ def _load_service(name: str, folders: Sequence[Path]) -> Service:
     parameters_path = _first(own, "parameters.yaml")
     entries: tuple[Entry, ...] = ()
     if parameters_path is not None:
-        listed = _read_mapping(parameters_path).get("parameters", [])
+        document = _read_mapping(parameters_path)
+        _refuse_unknown(document, _PARAMETERS_KEYS, str(parameters_path))
+        listed = _list(document, "parameters", str(parameters_path))
         entries = tuple(_entry(item, parameters_path) for item in listed)
-    marks = tuple(
-        LegacyMark(mark["key"], mark.get("without"), tuple(mark.get("roles", ())))
-        for mark in described.get("legacy_marks", ())
-    )
-    roles = tuple(described.get("roles", ()))
+        _refuse_repeated(entries, parameters_path)
+    listed = _list(described, "legacy_marks", str(service_path))
+    marks = tuple(_mark(item, f"{service_path}: legacy_marks") for item in listed)
+    roles = _texts(described, "roles", str(service_path))
     return Service(name, str(described.get("summary", "")), roles, entries, marks, own)
+
+
+def _mark(item: object, where: str) -> LegacyMark:
+    if not isinstance(item, dict) or not isinstance(item.get("key"), str):
+        raise ServiceDefinitionError(f"{where}: expected entries with a key, found {item!r}")
+    _refuse_unknown(item, _MARK_KEYS, where)
+    return LegacyMark(item["key"], item.get("without"), _texts(item, "roles", where))
 
 
 def _first(folders: Iterable[Path], name: str) -> Path | None:
@@ -129,12 +143,10 @@ def _entry(item: object, path: Path) -> Entry:
     where = f"{path}: {item['name']}"
     _refuse_unknown(item, _ENTRY_KEYS, where)
     arguments = {_RENAMED.get(str(key), str(key)): value for key, value in item.items()}
-    arguments["aliases"] = tuple(_alias(alias, where) for alias in item.get("aliases", ()))
-    for key in ("roles", "choices"):
-        arguments[key] = tuple(arguments.get(key, ()))
-    for key in ("default", "example", "implied_before"):
-        if arguments.get(key) is not None and not isinstance(arguments[key], str):
-            raise ServiceDefinitionError(f"{where}: {key} must be a quoted text, as in a context")
+    arguments["aliases"] = tuple(_alias(one, where) for one in _list(item, "aliases", where))
+    for key in _LIST_KEYS:
+        arguments[key] = _texts(item, key, where)
+    _check_kinds(item, where)
     try:
         entry = Entry(**arguments)
     except TypeError as error:
@@ -143,12 +155,45 @@ def _entry(item: object, path: Path) -> Entry:
     return entry
 
 
+def _check_kinds(item: Mapping[str, Any], where: str) -> None:
+    for key, value in item.items():
+        if key in _FLAG_KEYS:
+            fits, kind = isinstance(value, bool), "true or false"
+        elif key in _NUMBER_KEYS:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            fits, kind = is_number, "a number"
+        elif key in ("aliases", *_LIST_KEYS):
+            continue
+        else:
+            fits, kind = value is None or isinstance(value, str), "a quoted text, as in a context"
+        if not fits:
+            raise ServiceDefinitionError(f"{where}: {key} must be {kind}")
+
+
+def _list(item: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    value = item.get(key, [])
+    if not isinstance(value, list):
+        raise ServiceDefinitionError(f"{where}: {key} must be a list")
+    return value
+
+
+def _texts(item: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    values = _list(item, key, where)
+    if not all(isinstance(value, str) for value in values):
+        raise ServiceDefinitionError(f"{where}: {key} must be a list of texts")
+    return tuple(values)
+
+
 def _alias(item: object, where: str) -> Alias:
     if isinstance(item, str):
         return Alias(item)
-    if not isinstance(item, dict):
-        raise ServiceDefinitionError(f"{where}: an alias is a name or a mapping, found {item!r}")
+    if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+        raise ServiceDefinitionError(
+            f"{where}: an alias is a name or a mapping with a name, found {item!r}"
+        )
     _refuse_unknown(item, _ALIAS_KEYS, where)
+    if item.get("transform") not in _TRANSFORMS:
+        raise ServiceDefinitionError(f"{where}: transform {item['transform']!r} is not understood")
     return Alias(
         item["name"],
         item.get("with", {}),
@@ -167,7 +212,12 @@ def _check_entry(entry: Entry, where: str) -> None:
         raise ServiceDefinitionError(
             f"{where}: field {entry.field!r}: expected a Python name in lower case"
         )
-    for label, text in (("default", entry.default), ("example", entry.example)):
+    try:
+        re.compile(entry.pattern or "")
+    except re.error as error:
+        raise ServiceDefinitionError(f"{where}: pattern {entry.pattern!r}: {error}") from error
+    texts = {"default": entry.default, "implied_before": entry.implied_before}
+    for label, text in {**texts, "example": entry.example}.items():
         if text and not entry.ignored:
             try:
                 TYPES[entry.type].parse(text, entry)
@@ -175,8 +225,22 @@ def _check_entry(entry: Entry, where: str) -> None:
                 raise ServiceDefinitionError(f"{where}: {label} {text!r}: {rejected}") from rejected
 
 
+def _refuse_repeated(entries: Iterable[Entry], path: Path) -> None:
+    names: set[str] = set()
+    owners: dict[str, str] = {}
+    for entry in entries:
+        if entry.name in names:
+            raise ServiceDefinitionError(f"{path}: {entry.name}: declared twice")
+        names.add(entry.name)
+        if owners.setdefault(entry.field, entry.name) != entry.name:
+            first = owners[entry.field]
+            raise ServiceDefinitionError(
+                f"{path}: {entry.name}: field {entry.field} is that of {first} already"
+            )
+
+
 def _refuse_unknown(found: Mapping[str, object], known: frozenset[str], where: str) -> None:
-    unknown = sorted(set(found) - known)
+    unknown = sorted(str(key) for key in found if key not in known)
     if unknown:
         raise ServiceDefinitionError(
             f"{where}: {', '.join(unknown)} not understood; known are {', '.join(sorted(known))}"

@@ -20,8 +20,10 @@ from appliance.secret import Secret
 
 _HOST_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*\.?\Z")
-_PLACEHOLDER = re.compile(r"<(?:ETH[0-9]+_(?:IP|VIP|EP)[0-9]+|ONEAPP_VROUTER_ETH[0-9]+_VIP[0-9]+)>\Z")
-_INTERFACE_NAME = re.compile(r"eth[0-9]+\Z")
+_PLACEHOLDER = re.compile(
+    r"<(?:ETH[0-9]+_(?:IP|VIP|EP)[0-9]+|ONEAPP_VROUTER_ETH[0-9]+_VIP[0-9]+)>\Z"
+)
+_INTERFACE_NAME = re.compile(r"eth[0-9]{1,9}\Z")
 _SEPARATORS = re.compile(r"[\s,;]+")
 
 TRUE_WORDS = frozenset({"yes", "true", "on", "1"})
@@ -292,6 +294,35 @@ def parse_base64_text(text: str, limits: Limits) -> str:
     return text
 
 
+@dataclass(frozen=True)
+class Endpoint:
+    """An IPv4 address with a port; None for the port that is usual there."""
+
+    address: IPv4Address
+    port: int | None = None
+
+
+def parse_endpoint_list(text: str, limits: Limits) -> tuple[Endpoint, ...]:
+    """Read IPv4 addresses, each with @port if wanted, between blanks, commas or semicolons."""
+    endpoints = []
+    for word in filter(None, _SEPARATORS.split(text)):
+        expected = f"{word!r}: expected an IPv4 address, with @port if wanted"
+        address, at, port = word.partition("@")
+        endpoints.append(Endpoint(_ipv4(address, expected), _port(port, expected) if at else None))
+    return tuple(endpoints)
+
+
+def parse_network_list(text: str, limits: Limits) -> tuple[IPv4Network, ...]:
+    """Read IPv4 networks such as 172.20.0.0/24 between blanks, commas or semicolons."""
+    networks = []
+    for word in filter(None, _SEPARATORS.split(text)):
+        try:
+            networks.append(IPv4Network(word))
+        except ValueError:
+            raise Rejected(f"{word!r}: expected a network such as 172.20.0.0/24") from None
+    return tuple(networks)
+
+
 def parse_interface_list(text: str, limits: Limits) -> tuple[InterfaceItem, ...]:
     """Read ethN, ethN/address, ethN@port, address or !item, between blanks, commas, semicolons.
 
@@ -393,5 +424,7 @@ TYPES: Mapping[str, ValueType] = {
     "secret": ValueType(parse_secret, "password", "secret"),
     "base64_text": ValueType(parse_base64_text, "text64", "text, plain or base64"),
     "interface_list": ValueType(parse_interface_list, "text", "interface list"),
+    "endpoint_list": ValueType(parse_endpoint_list, "text", "list of IPv4 addresses"),
+    "network_list": ValueType(parse_network_list, "text", "list of networks"),
     "port_forward": ValueType(parse_port_forward, "text", "port forward"),
 }

@@ -55,6 +55,9 @@ class Units(Protocol):
     def reload(self, name: str) -> None:
         """Reload its configuration."""
 
+    def restart(self, name: str) -> None:
+        """Stop and start it, for what a reload does not change."""
+
     def enable(self, name: str) -> None:
         """Have it started at boot."""
 
@@ -69,6 +72,9 @@ class Units(Protocol):
 
     def last_words(self, name: str) -> str:
         """Return the end of what the unit's processes said in this boot."""
+
+    def recent_words(self, name: str, seconds: float) -> str:
+        """Return what the unit's processes said in the last seconds."""
 
 
 class RealUnits:
@@ -97,6 +103,10 @@ class RealUnits:
         """Reload its configuration."""
         self._systemctl("reload", name)
 
+    def restart(self, name: str) -> None:
+        """Stop and start it, for what a reload does not change."""
+        self._systemctl("restart", name)
+
     def enable(self, name: str) -> None:
         """Have it started at boot."""
         self._systemctl("enable", "--quiet", name)
@@ -116,6 +126,12 @@ class RealUnits:
     def last_words(self, name: str) -> str:
         """Return the end of what the unit's processes said in this boot."""
         argv = ("journalctl", "--unit", name, "--boot", "--lines=20", "--output=cat", "--no-pager")
+        return self._commands.run(argv, check=False).stdout
+
+    def recent_words(self, name: str, seconds: float) -> str:
+        """Return what the unit's processes said in the last seconds."""
+        since = f"--since=-{seconds:.0f}s"
+        argv = ("journalctl", "--unit", name, "--boot", since, "--output=cat", "--no-pager")
         return self._commands.run(argv, check=False).stdout
 
     def _systemctl(self, *arguments: str) -> None:

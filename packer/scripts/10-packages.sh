@@ -10,7 +10,7 @@ packages=(
     # the system itself
     systemd systemd-sysv systemd-timesyncd libpam-systemd dbus udev kmod procps less
     # network and its daemons
-    iproute2 iputils-ping keepalived haproxy nftables conntrack
+    iproute2 iputils-ping keepalived haproxy nftables conntrack unbound dns-root-data
     # disks, and what Longhorn expects of a node
     util-linux xfsprogs e2fsprogs open-iscsi nfs-common
     # the agent, and the people who log in

@@ -3,11 +3,12 @@
 # need stays off until the agent turns it on.
 set -euo pipefail
 
-# haproxy and keepalived would start with the distribution's example or no configuration. rpcbind and
+# haproxy, keepalived and unbound would start with the distribution's example or no configuration. rpcbind and
 # the iSCSI initiator come with the client tools that Longhorn needs; they listen on every address.
 quiet_units=(
     haproxy.service
     keepalived.service
+    unbound.service unbound-resolvconf.service
     nftables.service
     iscsid.socket iscsid.service open-iscsi.service
     rpcbind.socket rpcbind.service nfs-client.target
@@ -21,9 +22,13 @@ for unit in "${quiet_units[@]}"; do
 done
 
 # keepalived writes its pid and notify fifo to /run/keepalived, which nobody creates; the folder has to
-# outlive a restart, because readers of the fifo stay connected to it.
+# outlive a restart, because readers of the fifo stay connected to it. It stops before the balancer at a
+# shutdown, so that the other gateway has the virtual addresses before connections are cut here.
 install -d -m 0755 /etc/systemd/system/keepalived.service.d
 cat > /etc/systemd/system/keepalived.service.d/10-oneke-runtime-directory.conf <<'UNIT'
+[Unit]
+After=haproxy.service unbound.service
+
 [Service]
 RuntimeDirectory=keepalived
 RuntimeDirectoryPreserve=restart

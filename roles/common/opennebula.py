@@ -27,5 +27,6 @@ class OpenNebulaParams:
     nic_masks: Mapping[int, int]
     nic_networks: Mapping[int, IPv4Address]
     nic_gateways: Mapping[int, IPv4Address]
+    nic_nameservers: Mapping[int, str]
     nic_macs: Mapping[int, str]
     nic_management: Mapping[int, bool]

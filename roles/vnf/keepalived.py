@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -24,6 +25,9 @@ _DEFAULT_VRID = 1
 _PASSWORD_LENGTH = 8
 # Source: RFC 5798, 5.2.7: the interval of VRRP 3 has 12 bits of centiseconds.
 _LONGEST_VERSION_3_INTERVAL_S = 40.95
+
+# How long back a stranger's advertisement is of interest: several of the usual intervals.
+STRANGER_WINDOW_S = 15.0
 
 INTERFACES_KEY = "ONEAPP_VNF_KEEPALIVED_INTERFACES"
 
@@ -263,6 +267,29 @@ def read_state(text: str | None) -> VrrpState:
         return VrrpState(words[0], float(words[1]))
     except (IndexError, ValueError):
         return VrrpState("", 0.0)
+
+
+# Source: keepalived 2.2, vrrp.c, vrrp_check_packet: what it says of advertisements that carry its
+# virtual router id and are none of its pair's.
+_STRANGER = re.compile(
+    r"^\((?P<instance>\w+)\) .*"
+    r"(associated with VRID \d+ not present|invalid passwd|auth, expecting|number of VIPs"
+    r"|interval mismatch)",
+    re.MULTILINE,
+)
+
+
+def find_strangers(words: str) -> frozenset[str]:
+    """Return the instances that hear a router which uses their id and is not of their pair."""
+    return frozenset(found["instance"] for found in _STRANGER.finditer(words))
+
+
+def describe_stranger(vrid: int, link: str) -> str:
+    """Say what a stranger means, and what to do."""
+    return (
+        f"another router uses virtual router id {vrid} on {link} with other addresses or password:"
+        " give this service a ONEAPP_VNF_KEEPALIVED_VRID of its own"
+    )
 
 
 def election_s(instance: VrrpInstance) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 
 from appliance.secret import Secret
-from appliance.values import AddressWithPrefix, InterfaceItem, Placeholder, PortForward
+from appliance.values import AddressWithPrefix, Endpoint, InterfaceItem, Placeholder, PortForward
 from roles.common.opennebula import OpenNebulaParams
 
 
@@ -66,6 +67,27 @@ class Router4Params:
 
 
 @dataclass(frozen=True)
+class DnsParams:
+    """Drop-in `dns`.
+
+    Attributes:
+        use_root_servers: None where nothing was said.
+    """
+
+    enabled: bool
+    interfaces: tuple[InterfaceItem, ...] | None
+    nameservers: tuple[Endpoint, ...] | None
+    use_root_servers: bool | None
+    allowed_networks: tuple[IPv4Network, ...] | None
+    cluster_domain: str
+    max_cache_ttl: int
+    upstream_timeout: int
+    tcp_disabled: bool
+    udp_disabled: bool
+    own_config: str | None
+
+
+@dataclass(frozen=True)
 class VnfParams:
     """Everything a gateway reads."""
 
@@ -74,3 +96,4 @@ class VnfParams:
     haproxy: HaproxyParams
     nat4: Nat4Params
     router4: Router4Params
+    dns: DnsParams

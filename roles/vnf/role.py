@@ -10,6 +10,7 @@ from appliance.actions import (
     BringUp,
     Judge,
     KernelSettings,
+    RemoveFile,
     ReplaceTable,
     RunUnit,
     StopUnit,
@@ -20,6 +21,7 @@ from appliance.facts import Facts, FactsWanted
 from appliance.logs import Logger
 from appliance.plan import Action, Plan, Stage
 from appliance.render import render
+from appliance.report import Reporter
 from appliance.role import Findings, StatusLine
 from appliance.service import Service
 from appliance.system import System
@@ -32,7 +34,7 @@ from roles.common.addresses import (
     missing_links,
     select_interfaces,
 )
-from roles.vnf import backends, haproxy, keepalived, nat, watcher
+from roles.vnf import backends, dns, haproxy, keepalived, nat, watcher
 from roles.vnf.params import VnfParams
 
 _READY_TIMEOUT_S = 120.0
@@ -59,6 +61,7 @@ class VnfRole:
         found.append(nat.check_nat(params.nat4, book))
         if params.haproxy.enabled:
             found.append(haproxy.check_balancers(params.haproxy, book))
+        warnings += dns.check_resolver(params.dns, params.opennebula, book)
         for these_problems, these_warnings in found:
             problems += these_problems
             warnings += these_warnings
@@ -71,11 +74,12 @@ class VnfRole:
         vrrp = _vrrp(params)
         states = tuple(keepalived.state_file("INSTANCE", i.name) for i in vrrp.instances)
         return FactsWanted(
-            units=(haproxy.UNIT, keepalived.UNIT, watcher.UNIT),
+            units=(haproxy.UNIT, keepalived.UNIT, watcher.UNIT, dns.UNIT),
             files=(*states, *watcher.files()),
             tables=((nat.TABLE_FAMILY, nat.TABLE_NAME),),
             settings=tuple(key for key, _ in _settings(params)),
             questions=(haproxy.STATISTICS,) if params.haproxy.enabled else (),
+            words=((keepalived.UNIT, keepalived.STRANGER_WINDOW_S),),
         )
 
     def prerequisites(self, params: VnfParams, facts: Facts) -> Readiness:
@@ -101,6 +105,7 @@ class VnfRole:
                 *self._plan_kernel(params),
                 self._plan_nat(params),
                 *self._plan_haproxy(params, facts),
+                *self._plan_dns(params),
                 *self._plan_keepalived(params),
             ),
         )
@@ -168,6 +173,21 @@ class VnfRole:
             ),
         )
 
+    def _plan_dns(self, params: VnfParams) -> Iterator[Action]:
+        if not params.dns.enabled:
+            yield StopUnit(dns.UNIT)
+            yield RemoveFile(dns.CONF)
+            return
+        conf = dns.build_resolver(params.dns, params.opennebula, _book(params))
+        yield WriteFile(
+            dns.CONF,
+            self._render("dns", "50-oneke.conf.j2", conf),
+            loaded_by=(dns.UNIT,),
+            judge=Judge(("unbound-checkconf", "{file}"), "the parameters ONEAPP_VNF_DNS_*"),
+        )
+        # unbound keeps its listeners at a reload.
+        yield RunUnit(dns.UNIT, (dns.CONF,), restarts=True)
+
     def _plan_keepalived(self, params: VnfParams) -> Iterator[Action]:
         vrrp = _vrrp(params)
         if not _holds_addresses(params):
@@ -217,11 +237,12 @@ class VnfRole:
             _status_of_nat(params, facts),
             *_status_of_haproxy(params, facts),
             *_status_of_watcher(params, facts),
+            *_status_of_dns(params, facts),
             *_status_of_vrrp(params, facts),
         )
 
     def make_cycle(
-        self, daemon: str, system: System, params: VnfParams, log: Logger
+        self, daemon: str, system: System, params: VnfParams, reporter: Reporter, log: Logger
     ) -> watcher.BackendsCycle:
         """Return the work of the daemon that follows OneGate."""
         if daemon != "backends":
@@ -232,9 +253,17 @@ class VnfRole:
                 hint="ONEAPP_VNF_HAPROXY_ENABLED and ONEAPP_VNF_HAPROXY_ONEGATE_ENABLED turn it on",
             )
         book = _book(params)
-        model = haproxy.build_balancers(params.haproxy, book)
         return watcher.BackendsCycle(
-            system, params, model, book, lambda known: self._haproxy_cfg(params, known), log
+            system,
+            params,
+            watcher.Gateway(
+                haproxy.build_balancers(params.haproxy, book),
+                book,
+                _vrrp(params).instances if _holds_addresses(params) else (),
+                lambda known: self._haproxy_cfg(params, known),
+            ),
+            reporter,
+            log,
         )
 
 
@@ -262,6 +291,7 @@ def _interface_lists(params: VnfParams) -> dict[str, tuple[InterfaceItem, ...] |
         haproxy.INTERFACES_KEY: params.haproxy.interfaces,
         nat.INTERFACES_OUT_KEY: params.nat4.interfaces_out,
         nat.ROUTER_INTERFACES_KEY: params.router4.interfaces,
+        dns.INTERFACES_KEY: params.dns.interfaces,
     }
 
 
@@ -377,6 +407,30 @@ def _status_of_watcher(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
         yield StatusLine("  refused", refused, is_well=False, is_vital=False)
 
 
+def _status_of_dns(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
+    if not params.dns.enabled:
+        yield StatusLine("dns", "off")
+        return
+    conf = dns.build_resolver(params.dns, params.opennebula, _book(params))
+    unit = facts.units[dns.UNIT]
+    if not unit.is_active:
+        state = "failed" if unit.active == "failed" else "not running"
+        yield StatusLine("dns", f"{state} ({unit.active}, {unit.result})", is_well=False)
+        return
+    deaf = [
+        one
+        for one in conf.listeners
+        if not conf.tcp_disabled and (str(one.address), one.port) not in facts.listening
+    ]
+    if deaf:
+        said = f"not listening on {deaf[0].address}:{deaf[0].port}"
+        yield StatusLine("dns", said, is_well=False)
+        return
+    where = ", ".join(dict.fromkeys(str(one.address) for one in conf.listeners)) or "no address"
+    asks = ", ".join(str(one.address) for one in conf.forwarders) or "the root servers"
+    yield StatusLine("dns", f"answers on {where}, asks {asks}")
+
+
 def _status_of_vrrp(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
     vrrp = _vrrp(params)
     for vip in vrrp.unheld if params.keepalived.enabled else ():
@@ -389,11 +443,17 @@ def _status_of_vrrp(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
         state = "failed" if unit.active == "failed" else "not running"
         yield StatusLine("vrrp", f"{state} ({unit.active}, {unit.result})", is_well=False)
         return
+    strangers = keepalived.find_strangers(facts.words.get(keepalived.UNIT, ""))
     for instance in vrrp.instances:
         found = keepalived.read_state(
             facts.files.get(keepalived.state_file("INSTANCE", instance.name))
         )
         yield _status_of_instance(instance, found, facts)
+        if instance.name in strangers:
+            # A backup that hears only a stranger does not know whether anyone holds its addresses.
+            said = keepalived.describe_stranger(instance.vrid, instance.link)
+            is_vital = found.name != "MASTER"
+            yield StatusLine(f"vrrp {instance.name}", said, is_well=False, is_vital=is_vital)
 
 
 def _status_of_instance(

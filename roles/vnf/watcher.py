@@ -13,12 +13,14 @@ from appliance.actions import WriteFile, digest_of, mark_loaded
 from appliance.daemon import CycleOutcome
 from appliance.errors import OneGateError, OneGateUnavailable, OnekeError, SocketError
 from appliance.logs import Logger
+from appliance.report import Reporter
 from appliance.system import System
 from appliance.system.signals import Signals
 from appliance.waiting import Deadline, hold_lock
 from roles.common.addresses import AddressBook
-from roles.vnf import backends, haproxy
+from roles.vnf import backends, haproxy, keepalived
 from roles.vnf.haproxy import BalancerModel
+from roles.vnf.keepalived import STRANGER_WINDOW_S, VrrpInstance
 from roles.vnf.params import VnfParams
 
 UNIT = "oneke-backends.service"
@@ -83,11 +85,30 @@ class _Memory:
     leaving_since: dict[str, float] = field(default_factory=dict)
     complaints: tuple[str, ...] = ()
     next_look: float = 0.0
+    next_listening: float = 0.0
+    stranger: str = ""
     is_changing: bool = True
     last_answer_s: float = 0.0
     onegate_error: str = ""
     failures: int = 0
     seen_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """What the gateway's parameters come to.
+
+    Attributes:
+        model: The declared balancers with their static servers.
+        book: What placeholders stand for.
+        instances: The VRRP instances, on which a stranger may speak.
+        render: The renderer of HAProxy's file that `configure` uses too.
+    """
+
+    model: BalancerModel
+    book: AddressBook
+    instances: tuple[VrrpInstance, ...]
+    render: Callable[[backends.Registrations], WriteFile]
 
 
 class BackendsCycle:
@@ -100,9 +121,8 @@ class BackendsCycle:
         self,
         system: System,
         params: VnfParams,
-        model: BalancerModel,
-        book: AddressBook,
-        render: Callable[[backends.Registrations], WriteFile],
+        gateway: Gateway,
+        reporter: Reporter,
         log: Logger,
     ) -> None:
         """Work for one set of parameters.
@@ -110,16 +130,14 @@ class BackendsCycle:
         Args:
             system: The machine.
             params: The gateway's parameters.
-            model: The declared balancers with their static servers.
-            book: What placeholders stand for.
-            render: The renderer that `configure` uses too.
+            gateway: What was decided from them.
+            reporter: Told of trouble that others should know of.
             log: Where changes go.
         """
         self._system = system
         self._params = params
-        self._model = model
-        self._book = book
-        self._render = render
+        self._gateway = gateway
+        self._reporter = reporter
         self._log = log
         self._memory = _Memory()
 
@@ -131,6 +149,9 @@ class BackendsCycle:
         if clock.monotonic() >= memory.next_look:
             with signals.interruptible():
                 self._look()
+        if clock.monotonic() >= memory.next_listening:
+            memory.next_listening = clock.monotonic() + STRANGER_WINDOW_S
+            self._listen_for_strangers()
         changed, leaving = self._converge(memory.known)
         servers = sum(len(b.servers) for b in self._wanted(memory.known).balancers)
         pause = max(0.1, memory.next_look - clock.monotonic())
@@ -178,6 +199,24 @@ class BackendsCycle:
             self._system.files.write(KNOWN, backends.to_text(merged), mode=0o600)
             memory.known = merged
 
+    def _listen_for_strangers(self) -> None:
+        """Report a router that uses our virtual router id, once when it comes and when it goes."""
+        words = self._system.units.recent_words(keepalived.UNIT, STRANGER_WINDOW_S)
+        heard = keepalived.find_strangers(words)
+        said = "; ".join(
+            keepalived.describe_stranger(instance.vrid, instance.link)
+            for instance in self._gateway.instances
+            if instance.name in heard
+        )
+        if said == self._memory.stranger:
+            return
+        self._memory.stranger = said
+        if said:
+            self._log.warning("vrrp.stranger", reason=said)
+        else:
+            self._log.info("vrrp.stranger_gone")
+        self._reporter.trouble(said)
+
     def _ask(self) -> backends.Seen:
         onegate = self._system.onegate
         if onegate is None:
@@ -186,14 +225,18 @@ class BackendsCycle:
         if uses_leases(self._params):
             self._memory.is_changing = False
             identity = _text(opennebula.virtual_router_id)
-            return backends.read_leases(onegate.leases(), self._model, self._book, identity)
+            return backends.read_leases(
+                onegate.leases(), self._gateway.model, self._gateway.book, identity
+            )
         service = onegate.service()
         self._memory.is_changing = service.state in _CHANGING_STATES
         identity = _text(opennebula.service_id) or str(service.service_id)
-        return backends.read_service(service, opennebula.vm_id, self._model, self._book, identity)
+        return backends.read_service(
+            service, opennebula.vm_id, self._gateway.model, self._gateway.book, identity
+        )
 
     def _wanted(self, known: backends.Registrations) -> BalancerModel:
-        return backends.with_registrations(self._model, known)
+        return backends.with_registrations(self._gateway.model, known)
 
     def _converge(self, known: backends.Registrations) -> tuple[int, tuple[str, ...]]:
         """Bring HAProxy, and the file it will start with, to what is known."""
@@ -243,7 +286,7 @@ class BackendsCycle:
         return self._system.sockets.ask(haproxy.STATS_SOCKET, command)
 
     def _write_file(self, known: backends.Registrations, *, reload_needed: bool) -> None:
-        file = self._render(known)
+        file = self._gateway.render(known)
         if file.check(self._system, frozenset()) is None:
             return
         file.apply(self._system)

@@ -1,0 +1,1 @@
+"""Conformance: the decisions of the reference, run against this agent's."""

@@ -18,7 +18,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=DEFAULT_FOLDER, metavar="DIR")
     parser.add_argument("--area", choices=sorted(AREAS), help="run this area alone")
     parser.add_argument(
-        "--write-deviations", type=Path, metavar="FILE", help="write the declared deviations, run nothing"
+        "--write-deviations",
+        type=Path,
+        metavar="FILE",
+        help="write the declared deviations, run nothing",
     )
     parser.add_argument("--verbose", action="store_true", help="show deviating vectors too")
     options = parser.parse_args(arguments)

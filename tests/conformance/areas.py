@@ -100,10 +100,7 @@ def list_text(inputs: Inputs) -> str | None:
 
 def decide_interfaces(inputs: Inputs) -> dict[str, Any]:
     """Resolve one interface list."""
-    params, problems = _parse(replace(inputs, context=_without_lists(inputs.context)))
-    if problems:
-        raise ParameterProblems(problems)
-    book = build_address_book(params.opennebula, params.keepalived.vips)
+    book = _read_addresses(inputs)
     text = list_text(inputs)
     try:
         items = None if text is None else parse_interface_list(text, _list_entry())
@@ -120,14 +117,22 @@ def decide_interfaces(inputs: Inputs) -> dict[str, Any]:
     }
 
 
+def _read_addresses(inputs: Inputs) -> AddressBook:
+    """Parse a context for its addresses alone."""
+    params, problems = _parse(replace(inputs, context=_without_lists(inputs.context)))
+    if problems:
+        raise ParameterProblems(problems)
+    return build_address_book(params.opennebula, params.keepalived.vips)
+
+
 def _without_lists(context: Mapping[str, str]) -> dict[str, str]:
     variables = {variable for variable, _ in INTERFACE_LISTS.values()}
     return {key: text for key, text in context.items() if key not in variables}
 
 
 def decide_addresses(inputs: Inputs) -> dict[str, Any]:
-    """Tell own addresses, floating addresses and endpoints."""
-    _, book = _decide(inputs)
+    """Tell own addresses, floating addresses and endpoints; who may hold them is not asked here."""
+    book = _read_addresses(inputs)
     found: dict[str, dict[str, dict[str, str]]] = {"addrs": {}, "vips": {}, "endpoints": {}}
     kinds = {"IP": "addrs", "VIP": "vips", "EP": "endpoints"}
     for name, address in book.placeholders().items():
@@ -167,7 +172,8 @@ def decide_haproxy(inputs: Inputs) -> dict[str, Any]:
     return {
         "frontends": [{"name": one.name, "bind": f"{one.address}:{one.port}"} for one in balancers],
         "backends": {
-            one.name: [f"{server.host}:{server.port}" for server in one.servers] for one in balancers
+            one.name: [f"{server.host}:{server.port}" for server in one.servers]
+            for one in balancers
         },
     }
 
@@ -223,8 +229,8 @@ def decide_external_ipv4s(inputs: Inputs) -> dict[str, Any]:
 
 def same_text(value: object) -> str:
     """Bring numbers and the texts that stand for them to one form."""
-    text = "" if value is None else str(value).strip()
-    if re.fullmatch(r"[+-]?[0-9]{1,15}(\.[0-9]+)?", text):
+    text = str(value)
+    if re.fullmatch(r"\s*[+-]?[0-9]{1,15}(\.[0-9]+)?\s*", text):
         return f"{float(text):g}" if "." in text else str(int(text))
     return text
 

@@ -23,7 +23,11 @@ _NIC_KEY = re.compile(r"ETH([0-9]+)_IP\Z")
 _NIC_WORD = re.compile(r"^!?eth[0-9]+$", re.MULTILINE)
 _PURE_NIC = re.compile(r"eth([0-9]+)\Z")
 _SIMPLE_ESCAPES = dict(
-    zip('\\"#nrtfvbae', ("\\", '"', "#", "\n", "\r", "\t", "\f", "\v", "\b", "\a", "\x1b"), strict=True)
+    zip(
+        '\\"#nrtfvbae',
+        ("\\", '"', "#", "\n", "\r", "\t", "\f", "\v", "\b", "\a", "\x1b"),
+        strict=True,
+    )
 )
 
 
@@ -86,7 +90,7 @@ def ip_address(text: str) -> Address:
     head, slash, mask = text.partition("/")
     if _DOTTED.match(head):
         octets = head.split(".")
-        if any(len(octet) > 1 and octet.startswith("0") or int(octet) > 255 for octet in octets):
+        if any((len(octet) > 1 and octet.startswith("0")) or int(octet) > 255 for octet in octets):
             raise ReferenceFails(f"{text}: IPAddr::InvalidAddressError")
         number = int.from_bytes(bytes(map(int, octets)))
         return Address(True, number, _mask_length(mask, is_ipv4=True) if slash else 32)
@@ -99,7 +103,7 @@ def ip_address(text: str) -> Address:
 
 def _mask_length(mask: str, *, is_ipv4: bool) -> int:
     if re.fullmatch(r"[0-9]+", mask):
-        if len(mask) > 1 and mask.startswith("0") or int(mask) > (32 if is_ipv4 else 128):
+        if (len(mask) > 1 and mask.startswith("0")) or int(mask) > (32 if is_ipv4 else 128):
             raise ReferenceFails(f"{mask}: IPAddr::InvalidPrefixError")
         return int(mask)
     netmask = ip_address(mask)
@@ -153,7 +157,9 @@ def nics(context: Context) -> list[str]:
 
 def own_texts(context: Context) -> dict[str, str]:
     """Return NIC to the text of its own address, where there is one."""
-    return {nic: context[f"ETH{nic[3:]}_IP"] for nic in nics(context) if context[f"ETH{nic[3:]}_IP"]}
+    return {
+        nic: context[f"ETH{nic[3:]}_IP"] for nic in nics(context) if context[f"ETH{nic[3:]}_IP"]
+    }
 
 
 def own_addresses(context: Context) -> dict[str, str]:
@@ -180,7 +186,8 @@ def floating_addresses(context: Context) -> dict[str, dict[str, str]]:
 def management(context: Context) -> set[str]:
     """Return the NICs that the reference takes for management NICs."""
     marked = (
-        (re.fullmatch(r"ETH([0-9]+)_VROUTER_MANAGEMENT", key), text) for key, text in context.items()
+        (re.fullmatch(r"ETH([0-9]+)_VROUTER_MANAGEMENT", key), text)
+        for key, text in context.items()
     )
     return {f"eth{found[1]}" for found, text in marked if found and is_on(text)}
 

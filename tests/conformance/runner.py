@@ -63,9 +63,7 @@ def judge(vector: Vector, area: Area, rules: Iterable[Rule] = RULES) -> Result:
     if not differences:
         wrong = tuple(f"rule {name} concerns this vector, which passes" for name in matching)
         return Result(vector, Verdict.FAILED if wrong else Verdict.PASSED, matching, wrong)
-    return Result(
-        vector, Verdict.DEVIATING if matching else Verdict.FAILED, matching, differences
-    )
+    return Result(vector, Verdict.DEVIATING if matching else Verdict.FAILED, matching, differences)
 
 
 def decide(area: Area, inputs: Inputs) -> object:

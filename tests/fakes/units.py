@@ -76,6 +76,11 @@ class FakeUnits:
         self._do("reload", name)
         self._daemons.get(name, lambda: None)()
 
+    def restart(self, name: str) -> None:
+        """Start a unit anew, whether it is active or not."""
+        self._do("restart", name)
+        self._daemons.get(name, lambda: None)()
+
     def enable(self, name: str) -> None:
         """Enable."""
         self._do("enable", name)
@@ -94,6 +99,10 @@ class FakeUnits:
     def daemon_reload(self) -> None:
         """Read unit files anew."""
         self.tape.note("units.daemon-reload")
+
+    def recent_words(self, name: str, seconds: float) -> str:
+        """Return what a unit was made to say."""
+        return self.words.get(name, "")
 
     def last_words(self, name: str) -> str:
         """Return what the unit said."""

@@ -46,6 +46,19 @@ CASES: dict[str, dict[str, str | None]] = {
     "an own HAProxy configuration": {
         "ONEAPP_VNF_HAPROXY_CONFIG": "listen metrics\n    mode http\n    bind 127.0.0.1:8404\n"
     },
+    "a resolver that forwards": {
+        "ONEAPP_VNF_DNS_ENABLED": "YES",
+        "ONEAPP_VNF_DNS_INTERFACES": "eth1",
+        "ONEAPP_VNF_DNS_NAMESERVERS": "1.1.1.1,8.8.8.8@5353",
+        "ONEAPP_VNF_DNS_ALLOWED_NETWORKS": "172.20.0.0/24 10.0.0.0/8",
+    },
+    "a resolver of its own": {
+        "ONEAPP_VNF_DNS_ENABLED": "YES",
+        "ONEAPP_VNF_DNS_USE_ROOTSERVERS": "YES",
+        "ONEAPP_VNF_DNS_TCP_DISABLED": "YES",
+        "ONEAPP_VNF_DNS_CONFIG": "server:\n    qname-minimisation: yes\n",
+    },
+    "backends that follow OneGate": {"ONEAPP_VNF_HAPROXY_ONEGATE_ENABLED": "YES"},
     "forwards only": {"ONEAPP_VNF_NAT4_INTERFACES_OUT": None},
 }
 
@@ -125,6 +138,14 @@ def test_nft_takes_the_table_and_lists_every_rule(case: str, links: None) -> Non
     ).stdout
     for keyword in ("masquerade", "dnat to"):
         assert listed.count(keyword) == table.rules.count(keyword)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "resolver" in case])
+def test_unbound_takes_its_configuration(case: str, links: None, tmp_path: Path) -> None:
+    path = tmp_path / "50-oneke.conf"
+    path.write_text(files_of(case)["50-oneke.conf"])
+    complaint = judge(["unbound-checkconf", str(path)])
+    assert complaint == ""
 
 
 def test_the_state_script_is_a_sound_shell_script(tmp_path: Path) -> None:

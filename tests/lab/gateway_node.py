@@ -133,7 +133,7 @@ def held(node: Node, vips: Iterable[str] = VIPS) -> list[str]:
 
 
 def holder_of(nodes: Sequence[Node], timeout_s: float = _MOVE_S) -> tuple[Node, Node]:
-    """Wait until one node holds all virtual addresses and the other none; the holder comes first."""
+    """Wait until one node holds all virtual addresses and the other none; the holder is first."""
 
     def found() -> tuple[Node, Node]:
         now = {node.name: held(node) for node in nodes}
@@ -160,25 +160,17 @@ def wait_moved(loser: Node, winner: Node, timeout_s: float = _MOVE_S) -> None:
 # --- the machine ----------------------------------------------------------------------------------
 
 _DIGESTS = r"""
-find /etc /usr/local /var/lib/oneke/loaded /root -xdev \( -type f -o -type l \) \
-    -not -path /etc/resolv.conf -not -path '/etc/issue.d/*' -not -path '/etc/motd.d/*' \
-    -not -path '/etc/machine-id' -not -path '/etc/.*' -not -name '*.pyc' -print0 2>/dev/null \
-    | sort -z | while IFS= read -r -d '' file; do
-        if [ -L "$file" ]; then
-            printf '%s -> %s\n' "$file" "$(readlink "$file")"
-        else
-            printf '%s %s %s\n' "$file" "$(stat -c '%a %U:%G' "$file")" \
-                "$(sha256sum < "$file")"
-        fi
-    done
+cd / && set -- etc usr/local var/lib/oneke/loaded -xdev -not -path etc/resolv.conf \
+    -not -path 'etc/issue.d/*' -not -path 'etc/motd.d/*' -not -name '*.pyc'
+find "$@" -printf '/%p %M %u:%g %l\n' 2> /dev/null | sort
+find "$@" -type f -print0 2> /dev/null | sort -z | xargs -0 sha256sum
 """
 _UNITS = r"""
-for unit in haproxy keepalived nftables oneke-backends; do
-    printf '%s %s %s\n' "$unit" "$(systemctl is-active "$unit")" "$(systemctl is-enabled "$unit" 2>&1)"
-done
+systemctl show --property=Id,ActiveState,UnitFileState \
+    haproxy keepalived nftables oneke-backends | paste -sd ' ' | sed 's/  /\n/g'
 """
 _KERNEL = r"""
-sysctl -a 2>/dev/null | grep -E '^net\.ipv4\.(ip_forward|ip_nonlocal_bind|conf\.[^.]+\.forwarding)'
+cd /proc/sys/net/ipv4 && grep -r . ip_forward ip_nonlocal_bind conf/*/forwarding
 nft --stateless list ruleset
 ip -4 -o address show | awk '{print $2, $4}' | sort
 ip -4 route show

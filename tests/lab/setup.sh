@@ -21,6 +21,7 @@ needed=(
     shellcheck=/usr/bin/shellcheck
     socat=/usr/bin/socat
     systemd-container=/usr/bin/systemd-nspawn
+    unbound=/usr/sbin/unbound-checkconf
     util-linux=/usr/bin/unshare
     xfsprogs=/sbin/mkfs.xfs
 )
@@ -60,7 +61,7 @@ fi
 
 # Fresh packages of daemons would start them, and a haproxy of the machine is nobody's wish.
 daemons=()
-for package in haproxy keepalived; do
+for package in haproxy keepalived unbound; do
     is_installed "$package" || daemons+=("$package.service")
 done
 if [[ ! -e $POLICY ]]; then

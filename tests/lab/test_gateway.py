@@ -93,9 +93,7 @@ def lab(lab_image: Image) -> Iterator[Lab]:
 def pair(lab: Lab) -> Pair:
     """The pair, switched on; the first test waits for it."""
     nodes = (lab.vnf("vnf0", 0, **BALANCERS), lab.vnf("vnf1", 1, **BALANCERS))
-    inside = lab.host(
-        "inside", network="private", address="172.20.0.150/24", gateway=PRIVATE_VIP
-    )
+    inside = lab.host("inside", network="private", address="172.20.0.150/24", gateway=PRIVATE_VIP)
     outside = lab.host("outside", network="public", address="10.2.11.50/24", gateway="10.2.11.1")
     servers = tuple(
         lab.host(
@@ -294,7 +292,7 @@ def test_haproxy_switched_off_is_stopped_and_disabled_and_the_addresses_stay(pai
 
 def test_a_users_own_haproxy_configuration_is_served_beside_the_generated_one(pair: Pair) -> None:
     node = pair.nodes[0]
-    own = "listen mine\n    mode http\n    bind 172.20.0.100:8404\n    http-request return status 200"
+    own = "listen mine\n mode http\n bind 172.20.0.100:8404\n http-request return status 200\n"
     pair.give(node, ONEAPP_VNF_HAPROXY_CONFIG=own)
     pids = main_pids(node)
     assert changes_of(configured(node))["unit haproxy.service"] == "reload"
@@ -346,7 +344,6 @@ def test_secrets_are_in_no_open_file_no_argument_no_journal_and_no_plan(pair: Pa
     texts = []
     with ArgumentWatch() as watch:
         for node in pair.nodes:
-            # Both change within an advertisement or two, so that neither is deaf to the other for long.
             pair.give(node, ONEAPP_VNF_KEEPALIVED_PASSWORD=password)
         for node in pair.nodes:
             texts.append(agent(node, "plan").stdout)

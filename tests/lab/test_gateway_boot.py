@@ -330,9 +330,7 @@ class AtBoot:
         self.killed = lab.vnf("killed", 1, **own_router(1) | slow)
         wrong = {"ONEAPP_VNF_KEEPALIVED_VRID": "300"}
         self.wrong = lab.vnf("wrong", 2, **own_router(2) | wrong)
-        self.hasty = lab.vnf(
-            "hasty", 3, report_ready_early=True, **own_router(3) | wrong
-        )
+        self.hasty = lab.vnf("hasty", 3, report_ready_early=True, **own_router(3) | wrong)
 
 
 @pytest.fixture(scope="class")

@@ -157,18 +157,25 @@ def _reading(
     if not links & selected(read_ours(context, spec), our_management(context)):
         return Reading(None, None)
     complete = frozenset(
-        (one["HOST"].strip(), str(int(one["PORT"].strip() or 0)) if one["PORT"].strip().isdigit() else "")
+        (one["HOST"].strip(), as_number(one["PORT"]))
         for (balancer, _), one in servers.items()
         if balancer == number and one.get("HOST") and one.get("PORT")
     )
-    return Reading(None, Balancer(address, str(port).strip(), complete))
+    return Reading(None, Balancer(address, as_number(port), complete))
+
+
+def as_number(port: str) -> str:
+    """Write a port as the agent does; what is no number stays as it is, and is refused elsewhere."""
+    return str(int(port)) if port.strip().isdecimal() else port
 
 
 def our_links(context: Context, address: str) -> set[str]:
     """Return the NICs that have an address as their own, else those that have it as a floating one."""
     own = {nic for nic, text in own_texts(context).items() if text.strip().split("/")[0] == address}
     floating = our_floating(context)
-    return own or {nic for (nic, _), text in floating.items() if text.strip().split("/")[0] == address}
+    return own or {
+        nic for (nic, _), text in floating.items() if text.strip().split("/")[0] == address
+    }
 
 
 def has_half_server(context: Context) -> bool:
@@ -180,5 +187,5 @@ def has_half_server(context: Context) -> bool:
 def has_shared_endpoint(context: Context) -> bool:
     """Two balancers the agent would serve on one address and port."""
     served = [one.balancer for one in of_agent(context).values() if one.balancer]
-    endpoints = [(one.address, int(one.port) if one.port.isdigit() else one.port) for one in served]
+    endpoints = [(one.address, one.port) for one in served]
     return len(set(endpoints)) < len(endpoints)

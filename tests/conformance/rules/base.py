@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.conformance.reference import Context, env, is_on
+from tests.conformance.reference import Context, env, is_on, nics
 from tests.conformance.vectors import Inputs
 
 Predicate = Callable[[Inputs], bool]
@@ -15,7 +15,9 @@ _OUR_ON = frozenset({"yes", "true", "on", "1"})
 _OUR_OFF = frozenset({"no", "false", "off", "0"})
 _OCTET = r"(?:0|[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5])"
 _IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}\Z")
-_PLACEHOLDER = re.compile(r"<(?:ETH[0-9]+_(?:IP|VIP|EP)[0-9]+|ONEAPP_VROUTER_ETH[0-9]+_VIP[0-9]+)>\Z")
+_PLACEHOLDER = re.compile(
+    r"<(?:ETH[0-9]+_(?:IP|VIP|EP)[0-9]+|ONEAPP_VROUTER_ETH[0-9]+_VIP[0-9]+)>\Z"
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def is_ipv4(text: str) -> bool:
 def is_ipv4_with_prefix(text: str) -> bool:
     """Say whether the agent takes a text for an address that may have a prefix length."""
     address, _, prefix = text.strip().partition("/")
-    fits = not prefix or bool(re.fullmatch(r"[0-9]{1,2}", prefix)) and int(prefix) <= 32
+    fits = not prefix or (bool(re.fullmatch(r"[0-9]{1,2}", prefix)) and int(prefix) <= 32)
     return is_ipv4(address) and fits
 
 
@@ -87,14 +89,14 @@ def reads_differ(text: str | None) -> bool:
 
 
 def our_management(context: Context) -> set[str]:
-    """Return the NICs that the agent takes for management NICs."""
+    """Return the NICs that the agent takes for management NICs; only those it has can be that."""
     found: dict[str, bool] = {}
     for pattern in (r"ETH([0-9]+)_VROUTER_MANAGEMENT", r"ONEAPP_VROUTER_ETH([0-9]+)_MANAGEMENT"):
         for key, text in context.items():
             match = re.fullmatch(pattern, key)
             if match and text:
                 found.setdefault(f"eth{match[1]}", is_on_for_us(text))
-    return {nic for nic, is_management in found.items() if is_management}
+    return {nic for nic in nics(context) if found.get(nic)}
 
 
 def our_floating(context: Context) -> dict[tuple[str, str], str]:

@@ -57,7 +57,10 @@ def vrids(context: Context) -> dict[str, str]:
 
 
 def _own(context: Context, ending: str) -> dict[str, str]:
-    found = ((re.fullmatch(rf"{_KEEPALIVED}ETH([0-9]+)_{ending}", key), text) for key, text in context.items())
+    found = (
+        (re.fullmatch(rf"{_KEEPALIVED}ETH([0-9]+)_{ending}", key), text)
+        for key, text in context.items()
+    )
     return {f"eth{match[1]}": text for match, text in found if match and text}
 
 
@@ -128,10 +131,3 @@ def _is_host(text: str) -> bool:
 def has_floating_address_without_nic(context: Context) -> bool:
     """A floating address of a NIC that this VM does not have."""
     return any(nic not in nics(context) for nic, _ in our_floating(context))
-
-
-def has_too_long_interval(context: Context) -> bool:
-    """An interval that VRRP 3 does not know, beside one that needs VRRP 3."""
-    seconds = {float(text) for text in _own_and_common(context, "INTERVAL") if _is_seconds(text, 0, 1e9)}
-    fraction = any(not value.is_integer() for value in seconds)
-    return fraction and any(value > 40.95 for value in seconds)

@@ -70,7 +70,6 @@ def _one_env_rules() -> Iterator[Rule]:
         "refuse the file",
         "A doubtful value is decided by the context disc's own file, not by a guess.",
         lambda inputs: their_env(text(inputs)) is not None and our_env(text(inputs)) == "other",
-        Inputs(call={"text": 'export A="1"\nexport B C="2"\n'}),
     )
     yield Rule(
         "one_env",
@@ -79,7 +78,9 @@ def _one_env_rules() -> Iterator[Rule]:
         " Ruby's",
         "read such values as they are",
         "Values are written into the file as they are; names of people and places are not ASCII only.",
-        lambda inputs: their_env(text(inputs)) is None and not isinstance(our_env(text(inputs)), str),
+        lambda inputs: (
+            their_env(text(inputs)) is None and not isinstance(our_env(text(inputs)), str)
+        ),
     )
     yield Rule(
         "one_env",
@@ -158,28 +159,9 @@ def _external_rules() -> Iterator[Rule]:
         "not-of-this-machine",
         "takes a VM without a number, an interface without a name, and the loopback, for good; names an address"
         " twice where two NICs have it",
-        "refuse an answer that is of no VM, pass over such interfaces, and name an address once",
+        "name an address once, pass over such interfaces, and refuse an answer that is of no VM",
         "An answer of OneGate's is input to check.",
         lambda inputs: their_ipv4s(inputs) is not None and their_ipv4s(inputs) != our_ipv4s(inputs),
-        Inputs(
-            call={
-                "ip_addr": [
-                    {
-                        "ifname": "eth0",
-                        "address": "02:00:0a:4d:01:40",
-                        "addr_info": [{"family": "inet", "local": "10.77.1.64", "prefixlen": 24}],
-                    }
-                ]
-            },
-            onegate={
-                "vm": {
-                    "VM": {
-                        "ID": "64",
-                        "TEMPLATE": {"NIC": [{"IP": "10.77.1.64", "MAC": "02:00:0a:4d:01:40"}] * 2},
-                    }
-                }
-            },
-        ),
     )
 
 

@@ -97,15 +97,15 @@ def read_by_reference(context: Context) -> list[tuple[str | None, str, str, str 
 def apply_forward(read: tuple[str | None, str, str, str | None]) -> Forward:
     """Do what iptables does with a forward's texts.
 
-    Source: iptables 1.8.9: xtables_parse_port takes 0 to 65535 with a base prefix; a DNAT target is
-    one plain address, and its port lies between 1 and 65535.
+    Source: iptables 1.8.9 (nf_tables) asked in a network namespace of its own: ports from 0 to 65535
+    in C's notations, a plus sign too; the new address must be a plain one.
     """
     destination, port, to, to_port = read
     number = _strtoui(port)
     if number is None or "/" in to or ":" in to:
         raise ReferenceFails("iptables refuses the forward")
     new = None if to_port is None else _strtoui(to_port)
-    if to_port is not None and not new:
+    if to_port is not None and new is None:
         raise ReferenceFails("iptables refuses the new port")
     return Forward(destination, number, to, new)
 
@@ -124,7 +124,9 @@ def _strtoui(text: str) -> int | None:
 def start(state: State, context: Context) -> None:
     """Do what a start of the reference does; a chain is emptied only if something is put into it."""
     state.has_chains = True
-    masquerade = [nic for nic in read_list(context, env(context, OUT)) if nic not in management(context)]
+    masquerade = [
+        nic for nic in read_list(context, env(context, OUT)) if nic not in management(context)
+    ]
     read = read_by_reference(context)
     if read:
         state.forwards = []

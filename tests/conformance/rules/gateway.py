@@ -7,7 +7,6 @@ another, for where both end without a result they agree.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 
 from tests.conformance.areas import list_text
@@ -16,14 +15,13 @@ from tests.conformance.reference import (
     ReferenceFails,
     env,
     floating_addresses,
-    is_on,
     management,
-    nics,
     own_addresses,
     own_texts,
     read_list,
 )
-from tests.conformance.rules import balancers, context as texts, forwards, lists, vrrp
+from tests.conformance.rules import balancers, forwards, lists, vrrp
+from tests.conformance.rules import context as texts
 from tests.conformance.rules.base import (
     Predicate,
     Rule,
@@ -38,8 +36,8 @@ from tests.conformance.vectors import Inputs
 _ROUTER_LIST = "ONEAPP_VNF_ROUTER4_INTERFACES"
 _NAT_SWITCH, _ROUTER_SWITCH = "ONEAPP_VNF_NAT4_ENABLED", "ONEAPP_VNF_ROUTER4_ENABLED"
 _LISTS = (vrrp.INTERFACES, balancers.INTERFACES, forwards.OUT, _ROUTER_LIST)
-_GATEWAY = ("addresses", "keepalived", "haproxy", "nat4", "router4")
-_AREAS = ("interfaces", *_GATEWAY)
+_CHECKED = ("keepalived", "haproxy", "nat4", "router4")
+_AREAS = ("interfaces", "addresses", *_CHECKED)
 
 _NO_GUESS = (
     "A wrong setting is named before anything is changed (design: parameters are checked all at once);"
@@ -67,8 +65,10 @@ def reference_fails(area: str, inputs: Inputs) -> bool:
         ),
         "haproxy": lambda: balancers.of_reference(context),
         "nat4": lambda: forwards.run(inputs),
-        "router4": lambda: inputs.call.get("action") == "stop"
-        or read_list(context, env(context, _ROUTER_LIST) or ""),
+        "router4": lambda: (
+            inputs.call.get("action") == "stop"
+            or read_list(context, env(context, _ROUTER_LIST) or "")
+        ),
     }
     return _no_result(inputs, decide[area])
 
@@ -80,6 +80,8 @@ def _list_problems(context: Context) -> set[str]:
 def _own_list_problems(area: str, inputs: Inputs) -> set[str]:
     if area == "interfaces":
         return lists.problems(inputs.context, list_text(inputs)) - {"missing"}
+    if area == "addresses":
+        return set()
     return _list_problems(inputs.context)
 
 
@@ -91,7 +93,9 @@ def _balancer_problems(area: str, context: Context) -> set[str]:
     """Return why the agent refuses balancers; what does not fit together counts where HAProxy is on."""
     found = {reading.problem for reading in balancers.of_agent(context).values() if reading.problem}
     enabled = context.get("ONEAPP_VNF_HAPROXY_ENABLED")
-    checked = area == "haproxy" or is_on_for_us(enabled or ("yes" if vrrp.is_legacy(context) else ""))
+    checked = area == "haproxy" or is_on_for_us(
+        enabled or ("yes" if vrrp.is_legacy(context) else "")
+    )
     found = found if checked else found & {"form"}
     if checked and balancers.has_half_server(context):
         found.add("half")
@@ -140,7 +144,7 @@ def _refusals(area: str) -> dict[str, tuple[Predicate, str, str]]:
             "refuse what is no port from 1 to 65535",
         ),
     }
-    if area in _GATEWAY:
+    if area in _CHECKED:
         found["floating-address-without-nic"] = (
             lambda inputs: texts.has_floating_address_without_nic(inputs.context),
             "keeps a floating address of a NIC that the VM does not have; nothing ever holds it",
@@ -273,19 +277,32 @@ def _stumbles(area: str) -> Rule:
     )
 
 
-def _difference(area: str, name: str, theirs: str, own: str, reason: str, predicate: Predicate) -> Rule:
+def _difference(
+    area: str, name: str, theirs: str, own: str, reason: str, predicate: Predicate
+) -> Rule:
     return Rule(area, name, theirs, own, reason, _where_both_work(area, predicate))
 
 
-def _selects_differently(spec: str | None, context: Context, *, by_list: bool) -> bool:
-    """Compare what is selected: with the agent's reading of the list, or of the switches."""
-    if by_list:
-        theirs = lists.mentions_of_reference(context, spec)
-        return lists.selected(theirs, set()) != lists.selected(lists.read_ours(context, spec), set())
-    mentions = lists.read_ours(context, spec)
-    return lists.selected(mentions, management(context)) != lists.selected(
-        mentions, our_management(context)
+def _selection(
+    context: Context, spec: str | None, *, our_list: bool, our_switches: bool
+) -> set[str]:
+    mentions = (
+        lists.read_ours(context, spec) if our_list else lists.mentions_of_reference(context, spec)
     )
+    left_out = our_management(context) if our_switches else management(context)
+    return lists.selected(mentions, left_out)
+
+
+def _selects_differently(spec: str | None, context: Context, *, by_list: bool) -> bool:
+    """Say whether reading the list (or else the switches) our way changes what is selected.
+
+    It does where it alone makes a difference, or where leaving it out of all of our ways does.
+    """
+    theirs = _selection(context, spec, our_list=False, our_switches=False)
+    ours = _selection(context, spec, our_list=True, our_switches=True)
+    alone = _selection(context, spec, our_list=by_list, our_switches=not by_list)
+    others = _selection(context, spec, our_list=not by_list, our_switches=by_list)
+    return theirs != ours and (alone != theirs or others != ours)
 
 
 _SWITCH_TEXTS = (
@@ -311,20 +328,18 @@ def _selection_rules(area: str, key: str, *, default: str | None) -> Iterator[Ru
         area,
         "list-reading",
         *_LIST_TEXTS,
-        lambda inputs: inputs.call.get("action") != "stop"
-        and _selects_differently(spec(inputs), inputs.context, by_list=True),
+        lambda inputs: (
+            inputs.call.get("action") != "stop"
+            and _selects_differently(spec(inputs), inputs.context, by_list=True)
+        ),
     )
 
 
 def _interfaces_rules() -> Iterator[Rule]:
     def reads_differently(inputs: Inputs) -> bool:
         text = list_text(inputs)
-        return lists.mentions_of_reference(inputs.context, text) != _ports_as_given(
-            lists.read_ours(inputs.context, text)
-        )
-
-    def _ports_as_given(mentions: list[lists.Mention]) -> list[lists.Mention]:
-        return mentions
+        theirs = lists.mentions_of_reference(inputs.context, text)
+        return theirs != lists.read_ours(inputs.context, text)
 
     yield _difference("interfaces", "list-reading", *_LIST_TEXTS, reads_differently)
     yield _difference(
@@ -344,7 +359,10 @@ def _addresses_rules() -> Iterator[Rule]:
         "Blanks around a value are a slip of the pen, never part of an address.",
         lambda inputs: any(
             text.split("/")[0] != text.split("/")[0].strip()
-            for text in (*own_texts(inputs.context).values(), *our_floating(inputs.context).values())
+            for text in (
+                *own_texts(inputs.context).values(),
+                *our_floating(inputs.context).values(),
+            )
         ),
     )
     yield _difference(
@@ -354,13 +372,17 @@ def _addresses_rules() -> Iterator[Rule]:
         "take it for the first floating address of eth0, where that has none and the kernel's balancer is"
         " not meant",
         "Templates of the 1.23 generation call the control plane's address so; they must boot unchanged.",
-        lambda inputs: older_address(inputs.context) is not None
-        and ("eth0", "0") not in {k for k in _floating_by_own_names(inputs.context)},
+        lambda inputs: (
+            older_address(inputs.context) is not None
+            and ("eth0", "0") not in {k for k in _floating_by_own_names(inputs.context)}
+        ),
     )
 
 
 def _floating_by_own_names(context: Context) -> set[tuple[str, str]]:
-    return set(our_floating({key: text for key, text in context.items() if key != "ONEAPP_VNF_LB0_IP"}))
+    return set(
+        our_floating({key: text for key, text in context.items() if key != "ONEAPP_VNF_LB0_IP"})
+    )
 
 
 _ASPECT_TEXTS: dict[str, tuple[str, str, str]] = {
@@ -419,83 +441,94 @@ def _changed_by(aspect: str) -> Predicate:
 
 
 def _haproxy_rules() -> Iterator[Rule]:
-    rules = (
-        (
-            "bound-without-servers",
-            "writes no frontend while a balancer has no complete server",
-            "bind a declared balancer from the start",
-            "design: a declared balancer is bound from the start, with or without servers; servers come and go"
-            " without a reload.",
-            lambda theirs, own: theirs is None and own is not None and not own.servers,
-        ),
-        (
-            "default-port",
-            "drops a balancer without a port",
-            "give balancers 0 to 3 the ports and the address of what OneKE puts behind them: 9345, 6443, 443 and"
-            " 80 on the first floating address of eth0",
-            "The four balancers of OneKE have one sensible port each.",
-            None,
-        ),
-        (
-            "floating-address-left-out",
-            "serves a floating address also on a NIC that is for administration or not in the list",
-            "leave it out, as an own address there",
-            "The list and the management flag say where balancers may be reached; a floating address is no way"
-            " around them.",
-            lambda theirs, own: theirs is not None and own is None,
-        ),
-        (
-            "address-by-value",
-            "serves an address only if it equals the very text of the context: not with a prefix length or"
-            " blanks, nor behind the long form of a placeholder",
-            "compare addresses by value",
-            "An address stays the same address, however it is written.",
-            lambda theirs, own: theirs is None and own is not None and bool(own.servers),
-        ),
-        (
-            "texts-as-written",
-            "writes ports, hosts and empty texts on as they are",
-            "write ports as numbers, without blanks and leading zeros; an empty text is an unset one",
-            "Everywhere else in a context empty means unset.",
-            lambda theirs, own: theirs is not None and own is not None and _differ(theirs, own),
+    yield _difference(
+        "haproxy",
+        "bound-without-servers",
+        "writes no frontend while a balancer has no complete server",
+        "bind a declared balancer from the start",
+        "design: a declared balancer is bound from the start, with or without servers, so that servers come and"
+        " go without a reload.",
+        _some_balancer(
+            lambda _, theirs, own: theirs is None and own is not None and not own.servers
         ),
     )
-    for name, theirs, own, reason, test in rules:
-        predicate = _takes_default_port if test is None else _some_balancer(test)
-        yield _difference("haproxy", name, theirs, own, reason, predicate)
+    yield _difference(
+        "haproxy",
+        "default-address-and-port",
+        "drops a balancer without a port or with an empty address, and all its servers with it",
+        "give balancers 0 to 3 the ports of what OneKE puts behind them (9345, 6443, 443, 80) and the first"
+        " floating address of eth0",
+        "The four balancers of OneKE have one sensible address and port each.",
+        _some_balancer(
+            lambda option, theirs, own: (
+                own is not None
+                and bool(own.servers)
+                and not (option.get("IP") and option.get("PORT"))
+            )
+        ),
+    )
+    yield _difference(
+        "haproxy",
+        "floating-address-left-out",
+        "serves a floating address also on a NIC that is for administration or not in the list",
+        "leave it out, as an own address there",
+        "The list and the management flag say where balancers may be reached; a floating address is no way"
+        " around them.",
+        _some_balancer(lambda _, theirs, own: theirs is not None and own is None),
+    )
+    yield _difference(
+        "haproxy",
+        "address-by-value",
+        "serves an address only if it equals the very text of the context: not with a prefix length or blanks,"
+        " nor behind another form of a placeholder; and reads lists and switches its own way",
+        "compare addresses by value; lists and switches as in the area `interfaces`",
+        "An address stays the same address, however it is written.",
+        _some_balancer(
+            lambda option, theirs, own: (
+                theirs is None
+                and own is not None
+                and bool(own.servers)
+                and bool(option.get("IP") and option.get("PORT"))
+            )
+        ),
+    )
+    yield _difference(
+        "haproxy",
+        "texts-as-written",
+        "writes ports, hosts and empty texts on as they are",
+        "write ports as numbers without leading zeros and hosts without blanks; an empty text is an unset one",
+        "Everywhere else in a context empty means unset.",
+        _some_balancer(
+            lambda _, theirs, own: theirs is not None and own is not None and _differ(theirs, own)
+        ),
+    )
 
 
-Test = Callable[["balancers.Balancer | None", "balancers.Balancer | None"], bool]
+_Served = balancers.Balancer | None
 
 
-def _some_balancer(test: Test) -> Predicate:
+def _some_balancer(test: Callable[[dict[str, str], _Served, _Served], bool]) -> Predicate:
+    """Whether a test holds for a balancer: its options, and what reference and agent serve of it."""
+
     def predicate(inputs: Inputs) -> bool:
         theirs = balancers.of_reference(inputs.context)
-        own = balancers.of_agent(inputs.context)
+        own = {
+            number: reading.balancer
+            for number, reading in balancers.of_agent(inputs.context).items()
+        }
         options, _ = balancers.declared(inputs.context)
         return any(
-            test(theirs.get(number), own[number].balancer if number in own else None)
+            test(options.get(number, {}), theirs.get(number), own.get(number))
             for number in {*theirs, *own}
-            if not (test.__name__ == "by_value" and "PORT" not in options.get(number, {}))
         )
 
     return predicate
 
 
-def _takes_default_port(inputs: Inputs) -> bool:
-    options, _ = balancers.declared(inputs.context)
-    return any(
-        reading.balancer is not None and not options.get(number, {}).get("PORT")
-        for number, reading in balancers.of_agent(inputs.context).items()
-    )
-
-
 def _differ(theirs: balancers.Balancer, own: balancers.Balancer) -> bool:
-    def number(port: str) -> str:
-        return port.strip()
-
-    same_servers = {(host, number(port)) for host, port in theirs.servers} == set(own.servers)
-    return (theirs.address, number(theirs.port)) != (own.address, own.port) or not same_servers
+    """Compare as text; blanks behind a port are lost when the file is read."""
+    servers = {(host, port.rstrip()) for host, port in theirs.servers}
+    return (theirs.address, theirs.port.rstrip(), servers) != (own.address, own.port, own.servers)
 
 
 def _nat4_rules() -> Iterator[Rule]:
@@ -521,10 +554,14 @@ def _nat4_rules() -> Iterator[Rule]:
         "nat4",
         "switch-words",
         *_SWITCH_TEXTS,
-        lambda inputs: reads_differ(inputs.context.get(_NAT_SWITCH))
-        or (
-            inputs.call.get("action") != "stop"
-            and _selects_differently(env(inputs.context, forwards.OUT), inputs.context, by_list=False)
+        lambda inputs: (
+            reads_differ(inputs.context.get(_NAT_SWITCH))
+            or (
+                inputs.call.get("action") != "stop"
+                and _selects_differently(
+                    env(inputs.context, forwards.OUT), inputs.context, by_list=False
+                )
+            )
         ),
     )
 
@@ -551,11 +588,13 @@ def _router4_rules() -> Iterator[Rule]:
         "router4",
         "switch-words",
         *_SWITCH_TEXTS,
-        lambda inputs: reads_differ(env(inputs.context, _ROUTER_SWITCH))
-        or (
-            inputs.call.get("action") != "stop"
-            and _selects_differently(
-                env(inputs.context, _ROUTER_LIST) or "", inputs.context, by_list=False
+        lambda inputs: (
+            reads_differ(env(inputs.context, _ROUTER_SWITCH))
+            or (
+                inputs.call.get("action") != "stop"
+                and _selects_differently(
+                    env(inputs.context, _ROUTER_LIST) or "", inputs.context, by_list=False
+                )
             )
         ),
     )

@@ -22,6 +22,7 @@ from tests.fakes import (
     FakeNetwork,
     FakeOneGate,
     FakePacketFilter,
+    FakeSockets,
     FakeUnits,
     Tape,
     make_link,
@@ -29,6 +30,8 @@ from tests.fakes import (
 )
 
 HAPROXY, KEEPALIVED = "haproxy.service", "keepalived.service"
+OTHERS = ("oneke-backends.service", "unbound.service")
+HAPROXY_SOCKET = "/run/haproxy/admin.sock"
 ONE_ENV = "/run/one-context/one_env"
 # Written at every run, whatever it changes of the machine: what a person or the next run reads.
 BOOKKEEPING = (
@@ -67,7 +70,9 @@ class Gateway:
         values = {k: v for k, v in {**GATEWAY, **changes}.items() if v is not None}
         self.tape = tape or Tape()
         self.files = FakeFiles({ONE_ENV: write_one_env(values)}, tape=self.tape)
-        self.units = FakeUnits({HAPROXY: _INSTALLED, KEEPALIVED: _INSTALLED}, tape=self.tape)
+        self.units = FakeUnits(
+            dict.fromkeys((HAPROXY, KEEPALIVED, *OTHERS), _INSTALLED), tape=self.tape
+        )
         self.network = FakeNetwork(
             [
                 make_link("lo", "127.0.0.1/8"),
@@ -79,6 +84,7 @@ class Gateway:
         self.packet_filter = FakePacketFilter(tape=self.tape)
         self.commands = FakeCommands(standing={"haproxy": _AGREES, "keepalived": _AGREES})
         self.clock = FakeClock()
+        self.sockets = FakeSockets()
         self.onegate = FakeOneGate(365, {"ROLE_NAME": "vnf", "SERVICE_ID": "23"}, tape=self.tape)
         self.log = FakeLog()
         self.told: list[str] = []
@@ -96,6 +102,7 @@ class Gateway:
             network=self.network,
             packet_filter=self.packet_filter,
             clock=self.clock,
+            sockets=self.sockets,
             onegate=self.onegate,
         )
 
@@ -120,6 +127,7 @@ class Gateway:
         self.files.put(ONE_ENV, one_env)
         self.network.restart()
         self.packet_filter.tables.clear()
+        self.sockets.daemons.clear()
         for name, state in self.units.states.items():
             is_active = state.enabled == "enabled"
             self.units.states[name] = replace(
@@ -127,8 +135,10 @@ class Gateway:
                 active="active" if is_active else "inactive",
                 sub="running" if is_active else "dead",
             )
-            if is_active:
-                (self._serve if name == HAPROXY else self._elect)()
+            if is_active and name == HAPROXY:
+                self._serve()
+            elif is_active and name == KEEPALIVED:
+                self._elect()
 
     def changes_of_the_machine(self, since: int = 0) -> list[str]:
         """Return what was changed, without what every run notes down."""
@@ -154,6 +164,7 @@ class Gateway:
         return "\n".join([*texts, *self.told, repr(self.log.lines), repr(self.onegate.updates)])
 
     def _serve(self) -> None:
+        self.sockets.daemons[HAPROXY_SOCKET] = lambda question: "# pxname,svname,type\n"
         for address, port in _BIND.findall(self.files.text("/etc/haproxy/haproxy.cfg")):
             self.network.listen(address, int(port))
 

@@ -27,6 +27,7 @@ from appliance.errors import (
     UnitFailed,
     UnknownRole,
 )
+from appliance.service import Service
 from appliance.waiting import Failed, NotYet, Ready
 from tests.fakes import Call, FakeOneGate, PowerCut, Tape
 from tests.unit.appliance.machine import BOOKKEEPING, HAPROXY, KEEPALIVED, ONE_ENV, Gateway
@@ -209,17 +210,13 @@ def test_what_is_switched_off_later_is_taken_back() -> None:
 # --- a run that is cut ----------------------------------------------------------------------------
 
 
-def _count_changes() -> int:
-    gateway = Gateway()
-    gateway.run()
-    return len(gateway.tape.changes)
-
-
 @pytest.mark.parametrize("reboots", [False, True], ids=["killed", "power lost"])
 def test_a_run_cut_before_any_one_of_its_changes_is_made_good_by_the_next(reboots: bool) -> None:
     whole = Gateway()
     whole.run()
-    for cut_before in range(_count_changes()):
+    for cut_before, change in enumerate(whole.tape.changes):
+        if reboots and change.startswith(BOOKKEEPING):
+            continue  # they say the same again at the next run
         gateway = Gateway(tape=Tape(cut_before))
         with pytest.raises(PowerCut):
             gateway.run()
@@ -228,11 +225,11 @@ def test_a_run_cut_before_any_one_of_its_changes_is_made_good_by_the_next(reboot
         if reboots:
             gateway.restart()
         result = gateway.run()
-        assert result.readiness == Ready(), f"cut before change {cut_before}"
-        assert gateway.run().changes == 0, f"cut before change {cut_before}"
+        assert result.readiness == Ready(), f"cut before {change}"
+        assert gateway.run(dry_run=True).changes == 0, f"cut before {change}"
         assert gateway.onegate.own["READY"] == "YES"
         if not reboots:
-            assert gateway.shape() == whole.shape(), f"cut before change {cut_before}"
+            assert gateway.shape() == whole.shape(), f"cut before {change}"
 
 
 def test_a_change_of_configuration_cut_anywhere_ends_up_loaded_by_the_daemons() -> None:
@@ -281,11 +278,16 @@ def test_the_next_run_says_in_what_the_run_before_was_cut() -> None:
 # --- bad input ------------------------------------------------------------------------------------
 
 
-def test_bad_parameters_are_told_all_at_once_and_nothing_is_configured() -> None:
+def test_bad_parameters_are_told_all_at_once_and_nothing_is_configured(
+    services: dict[str, Service],
+) -> None:
+    refused = next(
+        entry.name for one in services.values() for entry in one.entries if entry.refused
+    )
     gateway = Gateway(
+        **{refused: "YES"},
         ONEAPP_VNF_KEEPALIVED_VRID="300",
         ONEAPP_VNF_NAT4_ENABLED="maybe",
-        ONEAPP_VNF_DNS_ENABLED="YES",
         ONEAPP_VNF_HAPROXY_LB1_PORT="0",
         ETH1_GATEWAY="nowhere",
     )
@@ -295,7 +297,7 @@ def test_bad_parameters_are_told_all_at_once_and_nothing_is_configured() -> None
     assert {problem.key for problem in caught.value.problems} == {
         "ONEAPP_VNF_KEEPALIVED_VRID",
         "ONEAPP_VNF_NAT4_ENABLED",
-        "ONEAPP_VNF_DNS_ENABLED",
+        refused,
         "ONEAPP_VNF_HAPROXY_LB1_PORT",
         "ETH1_GATEWAY",
     }

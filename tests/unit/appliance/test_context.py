@@ -166,7 +166,7 @@ def test_a_hostile_value_of_context_sh_is_text(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["$(id)", "`id`", "a;id", "a|id", "a&", "<(id)", "$HOME"])
 def test_what_a_shell_would_execute_outside_of_quotes_is_refused(value: str) -> None:
-    with pytest.raises(ContextError, match="line 2: EVIL holds . outside of quotes"):
+    with pytest.raises(ContextError, match=r"line 2: EVIL holds . outside of quotes"):
         parse_context_sh(f"A='1'\nEVIL={value}\n")
 
 
@@ -244,7 +244,7 @@ def test_more_text_than_a_context_can_have_is_refused(parse: object, line: str) 
 def test_a_nul_is_refused_with_its_line(parse: object, line: str) -> None:
     assert callable(parse)
     text = line.format("A", "1") + line.format("B", "a\0b")
-    with pytest.raises(ContextError, match="^file, line 2: holds a NUL"):
+    with pytest.raises(ContextError, match=r"^file, line 2: holds a NUL"):
         parse(text, "file")
 
 
@@ -272,7 +272,7 @@ def test_the_form_of_a_file_is_told_by_its_text(text: str, values: dict[str, str
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n", "hello\n", "{}", "<xml/>"])
 def test_what_is_neither_form_is_refused(text: str) -> None:
-    with pytest.raises(ContextError, match="^file, line 1: expected NAME='value'"):
+    with pytest.raises(ContextError, match=r"^file, line 1: expected NAME='value'"):
         parse_context(text, "file")
 
 

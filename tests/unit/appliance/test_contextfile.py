@@ -60,7 +60,7 @@ def test_a_file_that_is_asked_for_wins_over_all(commands: FakeCommands) -> None:
 
 def test_a_file_that_is_asked_for_and_missing_is_an_error(commands: FakeCommands) -> None:
     system = machine(commands, {"one_env": 'export A="1"'})
-    with pytest.raises(ContextError, match="^/tmp/given: no such file"):
+    with pytest.raises(ContextError, match=r"^/tmp/given: no such file"):
         gather_context(system, PurePosixPath("/tmp/given"))
 
 
@@ -221,7 +221,7 @@ def test_a_disc_with_something_wrong_is_unmounted_too(
 
 def test_a_disc_that_can_not_be_mounted_is_named() -> None:
     system, commands = disc({}, mount=Call(MOUNTED, 32, stderr="wrong fs type"))
-    with pytest.raises(ContextError, match="context disc /dev/sr0 can not be mounted: .*wrong fs"):
+    with pytest.raises(ContextError, match=r"context disc /dev/sr0 can not be mounted: .*wrong fs"):
         gather_context(system)
     commands.assert_done()
 

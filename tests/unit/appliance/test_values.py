@@ -117,7 +117,10 @@ BAD: list[tuple[str, str, Limits]] = [
         ("ipv4", text, NONE)
         for text in ("10.0.0", "10.0.0.256", "10.0.0.01", "010.0.0.1", "10.0.0.1.2", "10.0.0.-1")
     ),
-    *(("ipv4", text, NONE) for text in ("::1", "localhost", "0x0a.0.0.1", "10.0.0.1/24", "167772161")),
+    *(
+        ("ipv4", text, NONE)
+        for text in ("::1", "localhost", "0x0a.0.0.1", "10.0.0.1/24", "167772161")
+    ),
     ("ipv4", f"10.0.0.{ARABIC_SEVEN}", NONE),
     *(
         ("ipv4_with_prefix", text, NONE)
@@ -127,7 +130,16 @@ BAD: list[tuple[str, str, Limits]] = [
     ("ipv4_with_prefix", "10.0.0.1/255.255.255.0", NONE),
     *(
         ("netmask", text, NONE)
-        for text in ("33", "-1", "255.0.255.0", "0.0.0.255", "255.255.255.256", "255.255", "/24", "x")
+        for text in (
+            "33",
+            "-1",
+            "255.0.255.0",
+            "0.0.0.255",
+            "255.255.255.256",
+            "255.255",
+            "/24",
+            "x",
+        )
     ),
     ("netmask", f"{ARABIC_SEVEN}", NONE),
     *(
@@ -137,23 +149,51 @@ BAD: list[tuple[str, str, Limits]] = [
     ("ipv4_or_placeholder", f"<ETH{ARABIC_SEVEN}_VIP0>", NONE),
     *(
         ("host", text, NONE)
-        for text in ("10.0.0.256", "1.2.3", "a b", "-a", "a..b", "a" * 64, "a." * 130, "ä", "a/b", "a:1")
+        for text in (
+            "10.0.0.256",
+            "1.2.3",
+            "a b",
+            "-a",
+            "a..b",
+            "a" * 64,
+            "a." * 130,
+            "ä",
+            "a/b",
+            "a:1",
+        )
     ),
     *(
         ("url", text, NONE)
         for text in ("10.0.0.1", "ftp://x", "http://", "http:///x", "http://u:p@x", "http://x y")
     ),
-    *(("url", text, NONE) for text in ("http://[::1", "http://x:port", "http://x:99999", "http://:80")),
+    *(
+        ("url", text, NONE)
+        for text in ("http://[::1", "http://x:port", "http://x:99999", "http://:80")
+    ),
     *(("choice", text, Limits(choices=("auto",))) for text in ("aut", "auto,auto", "manual")),
     *(("text", text, Limits(pattern="[a-c]+")) for text in ("abcd", "abc\n", "x")),
     *(("secret", text, Limits(pattern="[a-c]+")) for text in ("abcd", "abc\n", "x")),
-    *(("interface_list", text, NONE) for text in ("lo/10.0.0.1", "eth0@0", "eth0@x", "ETH0/10.0.0.1")),
+    *(
+        ("interface_list", text, NONE)
+        for text in ("lo/10.0.0.1", "eth0@0", "eth0@x", "ETH0/10.0.0.1")
+    ),
     *(
         ("port_forward", text, NONE)
-        for text in ("80", "80:", "0:10.0.0.1", "-1:10.0.0.1", "80:10.0.0.1:0", "1:2:3:4:5", "a:80:b")
+        for text in (
+            "80",
+            "80:",
+            "0:10.0.0.1",
+            "-1:10.0.0.1",
+            "80:10.0.0.1:0",
+            "1:2:3:4:5",
+            "a:80:b",
+        )
     ),
-    *(("port_forward", text, NONE) for text in ("10.0.0.1:80", "80:10.0.0.1:80:80", ":80:10.0.0.1")),
-]  # fmt: skip
+    *(
+        ("port_forward", text, NONE)
+        for text in ("10.0.0.1:80", "80:10.0.0.1:80:80", ":80:10.0.0.1")
+    ),
+]
 
 
 @pytest.mark.parametrize(("kind", "text", "limits", "value"), GOOD)

@@ -32,7 +32,11 @@ from tests.conformance.reference import (
 from tests.conformance.vectors import Inputs
 
 Decision = dict[str, Any]
-_SYSCTL = ("net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding", "net.ipv4.conf.default.forwarding")
+_SYSCTL = (
+    "net.ipv4.ip_forward",
+    "net.ipv4.conf.all.forwarding",
+    "net.ipv4.conf.default.forwarding",
+)
 
 
 def decide(area: str, inputs: Inputs) -> Decision:
@@ -86,7 +90,8 @@ def keepalived(inputs: Inputs) -> Decision:
     prefix = "ONEAPP_VNF_KEEPALIVED_"
     common = {
         "VRID": env(context, f"{prefix}VRID") or env(context, "VROUTER_KEEPALIVED_ID"),
-        "PASSWORD": env(context, f"{prefix}PASSWORD") or env(context, "VROUTER_KEEPALIVED_PASSWORD"),
+        "PASSWORD": env(context, f"{prefix}PASSWORD")
+        or env(context, "VROUTER_KEEPALIVED_PASSWORD"),
         "PRIORITY": env(context, f"{prefix}PRIORITY") or "100",
         "INTERVAL": env(context, f"{prefix}INTERVAL") or "1",
     }
@@ -99,7 +104,11 @@ def keepalived(inputs: Inputs) -> Decision:
     floating = floating_addresses(context)
     marked = management(context)
     by_router_id: dict[Any, list[str]] = {}
-    chosen = [nic for nic in read_list(context, env(context, f"{prefix}INTERFACES") or "") if nic not in marked]
+    chosen = [
+        nic
+        for nic in read_list(context, env(context, f"{prefix}INTERFACES") or "")
+        if nic not in marked
+    ]
 
     def option(nic: str, name: str) -> Any:
         return env(context, f"{prefix}{nic.upper()}_{name}") or common.get(name)
@@ -138,14 +147,21 @@ def keepalived(inputs: Inputs) -> Decision:
 
 def haproxy(inputs: Inputs) -> Decision:
     context = inputs.context
-    known = {name: text for group in _names(context) for named in group.values() for name, text in named.items()}
+    known = {
+        name: text
+        for group in _names(context)
+        for named in group.values()
+        for name, text in named.items()
+    }
     prefix = "ONEAPP_VNF_HAPROXY_LB"
     options: dict[int, dict[str, str]] = {}
     servers: dict[tuple[int, int], dict[str, str]] = {}
     for key, text in context.items():
         if found := re.fullmatch(rf"{prefix}(\d+)_(IP|PORT|PROTOCOL|METHOD|SCHEDULER)", key):
             options.setdefault(int(found[1]), {})[found[2]] = text
-        if found := re.fullmatch(rf"{prefix}(\d+)_SERVER(\d+)_(HOST|PORT|WEIGHT|ULIMIT|LLIMIT)", key):
+        if found := re.fullmatch(
+            rf"{prefix}(\d+)_SERVER(\d+)_(HOST|PORT|WEIGHT|ULIMIT|LLIMIT)", key
+        ):
             servers.setdefault((int(found[1]), int(found[2])), {})[found[3]] = text
     endpoints: dict[tuple[int, str, str], dict[tuple[str, str], None]] = {}
     for (number, _), server in servers.items():
@@ -156,7 +172,9 @@ def haproxy(inputs: Inputs) -> Decision:
             endpoints.setdefault(key, {})[server["HOST"], server["PORT"]] = None
     if not all("IP" in option for option in options.values()):
         raise ReferenceFails("NoMethodError")
-    chosen = set(read_list(context, env(context, f"{prefix[:-2]}INTERFACES") or "")) - management(context)
+    chosen = set(read_list(context, env(context, f"{prefix[:-2]}INTERFACES") or "")) - management(
+        context
+    )
     allowed = [text for nic, text in own_texts(context).items() if nic in chosen]
     for by_index in floating_addresses(context).values():
         allowed += [text.split("/")[0] for text in by_index.values()]
@@ -166,10 +184,10 @@ def haproxy(inputs: Inputs) -> Decision:
         resolved = known.get(placeholder[1], given) if placeholder else given
         address = (split(resolved, "/") or [""])[0]
         if address and address in allowed:
-            name = f"lb{number}_{port.strip()}"
-            bind = f"{address}:{port.strip()}"
+            name = f"lb{number}_{port}".rstrip()
+            bind = f"{address}:{port}".rstrip()
             decision["frontends"].append({"name": name, "bind": bind})
-            decision["backends"][name] = [f"{host}:{its}" for host, its in of_balancer]
+            decision["backends"][name] = [f"{host}:{its}".rstrip() for host, its in of_balancer]
     return decision
 
 
@@ -179,7 +197,9 @@ def nat4(inputs: Inputs) -> Decision:
         try:
             chains = _nat4_step(earlier, chains)
         except ReferenceFails as error:
-            chains = error.args[1] if len(error.args) > 1 else chains
+            is_start = earlier.call.get("action") != "stop"
+            empty = {"masquerade": [], "dnat": []} if is_start else None
+            chains = error.args[1] if len(error.args) > 1 else chains or empty
     chains = _nat4_step(inputs, chains)
     enabled = is_on(inputs.context.get("ONEAPP_VNF_NAT4_ENABLED"))
     return {"enabled": enabled, "masquerade": chains["masquerade"], "dnat": chains["dnat"]}
@@ -192,7 +212,12 @@ def _nat4_step(inputs: Inputs, chains: dict[str, Any] | None) -> dict[str, Any]:
             raise ReferenceFails("RuntimeError")
         return {"masquerade": [], "dnat": []}
     new = dict(chains or {"masquerade": [], "dnat": []})
-    known = {n: t.split("/")[0] for group in _names(context) for named in group.values() for n, t in named.items()}
+    known = {
+        n: t.split("/")[0]
+        for group in _names(context)
+        for named in group.values()
+        for n, t in named.items()
+    }
     spec = env(context, "ONEAPP_VNF_NAT4_INTERFACES_OUT")
     masquerade = [nic for nic in read_list(context, spec) if nic not in management(context)]
     forwards = {}
@@ -204,12 +229,18 @@ def _nat4_step(inputs: Inputs, chains: dict[str, Any] | None) -> dict[str, Any]:
     if forwards:
         new["dnat"] = []
     for destination, port, to, to_port in forwards.values():
-        number, new_number = _iptables_port(port), _iptables_port(to_port) if to_port is not None else None
-        if number is None or "/" in to or (to_port is not None and not new_number):
+        number, new_number = (
+            _iptables_port(port),
+            _iptables_port(to_port) if to_port is not None else None,
+        )
+        if number is None or "/" in to or (to_port is not None and new_number is None):
             raise ReferenceFails("RuntimeError", new)
         target = to if to_port is None else f"{to}:{new_number}"
         for protocol in ("tcp", "udp"):
-            new["dnat"] = [*new["dnat"], {"proto": protocol, "dest": destination, "dport": number, "to": target}]
+            new["dnat"] = [
+                *new["dnat"],
+                {"proto": protocol, "dest": destination, "dport": number, "to": target},
+            ]
     return {**new, "masquerade": masquerade or new["masquerade"]}
 
 
@@ -257,6 +288,25 @@ def one_env(inputs: Inputs) -> Decision:
     return {"env": {name: undump(raw) for name, raw in exports(str(inputs.call["text"]))}}
 
 
+def external_ipv4s(inputs: Inputs) -> Decision:
+    try:
+        nics_of_vm = inputs.onegate["vm"]["VM"]["TEMPLATE"]["NIC"]
+        found = []
+        for nic in nics_of_vm if inputs.call["ip_addr"] else ():
+            for link in inputs.call["ip_addr"]:
+                is_same = link["address"].lower() == nic["MAC"].lower()
+                infos = link["addr_info"] if is_same else ()
+                pairs = [(info.get("family"), info.get("local")) for info in infos]
+                if ("inet", nic.get("IP")) in pairs:
+                    found.append(nic["IP"])
+                    break
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ReferenceFails(repr(error)) from error
+    if not found:
+        raise ReferenceFails("exit status 1")
+    return {"ipv4s": found}
+
+
 _DECIDE: Mapping[str, Callable[[Inputs], Decision]] = {
     "addresses": addresses,
     "interfaces": interfaces,
@@ -265,4 +315,5 @@ _DECIDE: Mapping[str, Callable[[Inputs], Decision]] = {
     "nat4": nat4,
     "router4": router4,
     "one_env": one_env,
+    "external_ipv4s": external_ipv4s,
 }

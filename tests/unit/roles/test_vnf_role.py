@@ -75,6 +75,8 @@ def test_a_plan_prepares_the_kernel_first_and_takes_virtual_addresses_last() -> 
         ("WriteFile", "file /etc/haproxy/haproxy.cfg"),
         ("RunUnit", "unit haproxy.service"),
         ("StopUnit", "unit oneke-backends.service"),
+        ("StopUnit", "unit unbound.service"),
+        ("RemoveFile", "file /etc/unbound/unbound.conf.d/50-oneke.conf"),
         ("WriteFile", "file /usr/local/lib/oneke/vrrp-state"),
         ("WriteFile", "file /etc/keepalived/keepalived.conf"),
         ("RunUnit", "unit keepalived.service"),
@@ -109,6 +111,7 @@ def test_what_is_switched_off_is_stopped_and_taken_away() -> None:
     assert [a.unit for a in actions if isinstance(a, StopUnit)] == [
         "oneke-backends.service",
         "haproxy.service",
+        "unbound.service",
         "keepalived.service",
     ]
     assert not any(isinstance(a, RunUnit) for a in actions)

@@ -1,0 +1,132 @@
+"""The resolver of a gateway: where it answers, for whom, what it knows itself, whom it asks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from pathlib import PurePosixPath
+
+from roles.common.addresses import AddressBook, SelectedInterface, select_interfaces
+from roles.common.opennebula import OpenNebulaParams
+from roles.vnf.params import DnsParams
+
+UNIT = "unbound.service"
+CONF = PurePosixPath("/etc/unbound/unbound.conf.d/50-oneke.conf")
+INTERFACES_KEY = "ONEAPP_VNF_DNS_INTERFACES"
+
+_PORT = 53
+_PLACEHOLDER = re.compile(r"ETH(\d+)_(IP|VIP|EP)(\d+)\Z")
+
+
+@dataclass(frozen=True)
+class SocketAddress:
+    """An address and port."""
+
+    address: IPv4Address
+    port: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """A name the gateway answers for itself, without the final dot."""
+
+    name: str
+    address: IPv4Address
+
+
+@dataclass(frozen=True)
+class UnboundConf:
+    """The model of unbound's drop-in.
+
+    Attributes:
+        forwarders: Whom it asks; empty to resolve from the root servers.
+    """
+
+    listeners: tuple[SocketAddress, ...]
+    allowed_networks: tuple[IPv4Network, ...]
+    records: tuple[Record, ...]
+    cluster_domain: str
+    forwarders: tuple[SocketAddress, ...]
+    max_cache_ttl: int
+    upstream_timeout: int
+    tcp_disabled: bool
+    udp_disabled: bool
+    own_config: str
+
+
+def build_resolver(
+    params: DnsParams, opennebula: OpenNebulaParams, book: AddressBook
+) -> UnboundConf:
+    """Decide what the resolver does."""
+    selection = select_interfaces(params.interfaces, book)
+    links = selection.links(book)
+    mentions = [mention for mention in selection.mentions if mention.link in links]
+    listeners = dict.fromkeys(one for m in mentions for one in _listeners_of(m, book))
+    networks = dict.fromkeys(
+        nic.address.network for nic in book.nics if nic.address and nic.name in links
+    )
+    return UnboundConf(
+        listeners=tuple(listeners),
+        allowed_networks=params.allowed_networks or tuple(networks),
+        records=tuple(_records(book, params.cluster_domain)),
+        cluster_domain=params.cluster_domain,
+        forwarders=tuple(_forwarders(params, opennebula, book)),
+        max_cache_ttl=params.max_cache_ttl,
+        upstream_timeout=params.upstream_timeout,
+        tcp_disabled=params.tcp_disabled,
+        udp_disabled=params.udp_disabled,
+        own_config=(params.own_config or "").strip(),
+    )
+
+
+def _listeners_of(mention: SelectedInterface, book: AddressBook) -> Iterator[SocketAddress]:
+    port = mention.port or _PORT
+    if mention.address is not None:
+        yield SocketAddress(IPv4Address(mention.address), port)
+        return
+    nic = book.nic(mention.link)
+    if nic and nic.address:
+        yield SocketAddress(nic.address.ip, port)
+    for vip in book.vips:
+        if vip.link == mention.link:
+            yield SocketAddress(vip.address.ip, port)
+
+
+def _records(book: AddressBook, domain: str) -> Iterator[Record]:
+    for placeholder, address in sorted(book.placeholders().items()):
+        parts = _PLACEHOLDER.match(placeholder)
+        if parts:
+            name = f"{parts[2].lower()}{parts[3]}.eth{parts[1]}.{domain}"
+            yield Record(name, address.ip)
+
+
+def _forwarders(
+    params: DnsParams, opennebula: OpenNebulaParams, book: AddressBook
+) -> Iterator[SocketAddress]:
+    """Yield whom to ask: named servers, else those of the context, but never this gateway."""
+    if params.nameservers:
+        for server in params.nameservers:
+            yield SocketAddress(server.address, server.port or _PORT)
+        return
+    if params.use_root_servers:
+        return
+    words = (w for text in opennebula.nic_nameservers.values() for w in re.split(r"[\s,;]+", text))
+    for word in dict.fromkeys(words):
+        try:
+            address = IPv4Address(word)
+        except AddressValueError:
+            continue
+        if not book.links_of(address):
+            yield SocketAddress(address, _PORT)
+
+
+def check_resolver(params: DnsParams, opennebula: OpenNebulaParams, book: AddressBook) -> list[str]:
+    """Return what is doubtful."""
+    conf = build_resolver(params, opennebula, book)
+    if params.enabled and not conf.listeners:
+        return [f"ONEAPP_VNF_DNS_ENABLED is on and {INTERFACES_KEY} leaves no address to answer on"]
+    if params.enabled and params.tcp_disabled and params.udp_disabled:
+        return ["ONEAPP_VNF_DNS_TCP_DISABLED and _UDP_DISABLED leave the resolver no way to answer"]
+    return []
