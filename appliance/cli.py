@@ -15,9 +15,8 @@ from appliance.errors import EXIT_INTERNAL, OnekeError, ParameterProblems
 
 _DESCRIPTION = """\
 Turns this OpenNebula VM into a node of a OneKE Kubernetes cluster: reads the VM's context, asks
-OneGate
-for its role, and converges the machine to that role. Running it again is safe and changes nothing
-that is as it should be."""
+OneGate for its role, and converges the machine to that role. Running it again is safe and changes
+nothing that is as it should be."""
 
 _EPILOG = """\
 examples:

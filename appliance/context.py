@@ -52,11 +52,9 @@ def parse_one_env(text: str, source: str = "one_env") -> dict[str, str]:
     r"""Read the form `export NAME="value"` that the contextualization packages write.
 
     A value reaches from the first quote to the last one before the next line that begins an export;
-    what
-    stands behind it on its line, comments, blank and other lines are passed over. `\"` and `\\` are
-    read as
-    the character they protect, every other backslash as itself. A later line for the same name
-    wins.
+    what stands behind it on its line, comments, blank and other lines are passed over. `\"` and
+    `\\` are read as the character they protect, every other backslash as itself. A later line for
+    the same name wins.
 
     Args:
         text: The whole file.

@@ -154,7 +154,7 @@ def parse_links(documents: list[dict[str, Any]]) -> tuple[Link, ...]:
             has_carrier="NO-CARRIER" not in one.get("flags", ()) and "UP" in one.get("flags", ()),
             addresses=tuple(
                 IPv4Interface(f"{info['local']}/{info.get('prefixlen', 32)}")
-                for info in one.get("addr_info", ())
+                for info in one.get("addr_info") or ()
                 if info.get("family") == "inet" and info.get("local")
             ),
         )

@@ -115,7 +115,7 @@ class HttpOneGate:
         response = self._request("GET", path, timeout_s)
         try:
             document = json.loads(response)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise OneGateMalformed(
                 f"OneGate GET {path}: the answer is not JSON ({error})"
             ) from error
@@ -142,8 +142,14 @@ class HttpOneGate:
                 f"{what}: the TLS certificate of {self._endpoint} does not verify: {_cause(error)}",
                 hint="give the CA in ONEAPP_ONEGATE_CA",
             ) from error
+        except requests.exceptions.InvalidHeader:
+            # What requests says quotes the header, which is the token.
+            raise OneGateRefused(f"{what}: the token holds what no header can carry") from None
         except requests.RequestException as error:
             raise OneGateUnavailable(f"{what}: {self._endpoint}: {_cause(error)}") from error
+        except OSError as error:
+            # The file of certificates is missing; requests looks for it before it connects.
+            raise OneGateUnavailable(f"{what}: {error}", hint="see ONEAPP_ONEGATE_CA") from error
         if response.status_code != 200:
             raise _error_of(what, method, response.status_code, content)
         return content

@@ -131,7 +131,7 @@ class RealUnits:
     def recent_words(self, name: str, seconds: float) -> str:
         """Return what the unit's processes said in the last seconds."""
         since = f"--since=-{seconds:.0f}s"
-        argv = ("journalctl", "--unit", name, "--boot", since, "--output=cat", "--no-pager")
+        argv = ("journalctl", "--unit", name, since, "--output=cat", "--no-pager")
         return self._commands.run(argv, check=False).stdout
 
     def _systemctl(self, *arguments: str) -> None:

@@ -32,6 +32,9 @@ After=haproxy.service unbound.service
 [Service]
 RuntimeDirectory=keepalived
 RuntimeDirectoryPreserve=restart
+# One that was killed leaves its virtual addresses where they are: only its next start removes them.
+Restart=on-failure
+RestartSec=1s
 UNIT
 
 # With this folder journald keeps the journal over reboots: the reason of a failed boot must survive it.

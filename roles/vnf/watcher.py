@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -152,7 +153,7 @@ class BackendsCycle:
         if clock.monotonic() >= memory.next_listening:
             memory.next_listening = clock.monotonic() + STRANGER_WINDOW_S
             self._listen_for_strangers()
-        changed, leaving = self._converge(memory.known)
+        changed, leaving = self._converge(memory.known, signals)
         servers = sum(len(b.servers) for b in self._wanted(memory.known).balancers)
         pause = max(0.1, memory.next_look - clock.monotonic())
         if leaving:
@@ -238,10 +239,15 @@ class BackendsCycle:
     def _wanted(self, known: backends.Registrations) -> BalancerModel:
         return backends.with_registrations(self._gateway.model, known)
 
-    def _converge(self, known: backends.Registrations) -> tuple[int, tuple[str, ...]]:
+    def _converge(
+        self, known: backends.Registrations, signals: Signals
+    ) -> tuple[int, tuple[str, ...]]:
         """Bring HAProxy, and the file it will start with, to what is known."""
         deadline = Deadline.after(self._system.clock, _LOCK_TIMEOUT_S)
-        with hold_lock(self._system, paths.CHANGE_LOCK, deadline):
+        with ExitStack() as held:
+            # Who holds the lock may be about to stop this very daemon.
+            with signals.interruptible():
+                held.enter_context(hold_lock(self._system, paths.CHANGE_LOCK, deadline))
             transition = self._plan(known)
             for step in transition.steps:
                 self._carry_out(step)

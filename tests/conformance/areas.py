@@ -1,7 +1,8 @@
 """One adapter per area: a vector's inputs in, the agent's decision out, in the vector's structure.
 
-Every adapter goes the way the agent goes: parameters are parsed with the packaged drop-ins, the role
-checks what does not fit together, and the pure builders decide. Each is restricted to what its area is
+Every adapter goes the way the agent goes: parameters are parsed with the packaged drop-ins, the
+role checks what does not fit together, and the pure builders decide. Each is restricted to what
+its area is
 about: whether a service is switched on does not change what a start of it would do.
 """
 
@@ -90,7 +91,7 @@ def _decide(inputs: Inputs, *, with_balancers: bool = False) -> tuple[VnfParams,
 
 
 def list_text(inputs: Inputs) -> str | None:
-    """Return the interface list that a vector of the area `interfaces` is about; None for no list."""
+    """Return the list that a vector of the area `interfaces` is about; None for no list."""
     if "service" not in inputs.call:
         spec = inputs.call.get("spec")
         return None if spec is None else str(spec)
@@ -147,19 +148,20 @@ def decide_keepalived(inputs: Inputs) -> dict[str, Any]:
     model = build_vrrp(params.keepalived, params.opennebula, book)
     return {
         "sync_groups": {SYNC_GROUP: [instance.name for instance in model.instances]},
-        "instances": {instance.name: _instance(instance) for instance in model.instances},
+        "instances": {one.name: _instance(one, model.version) for one in model.instances},
         "links_brought_up": list(model.links_to_raise),
     }
 
 
-def _instance(instance: VrrpInstance) -> dict[str, Any]:
+def _instance(instance: VrrpInstance, version: int) -> dict[str, Any]:
+    password = instance.password if version == 2 else None  # as keepalived.conf.j2 writes it
     return {
         "interface": instance.link,
         "initial_state": "BACKUP",
         "virtual_router_id": instance.vrid,
         "priority": instance.priority,
         "advert_int": instance.interval,
-        "auth": {"type": "PASS", "pass": instance.password} if instance.password else None,
+        "auth": {"type": "PASS", "pass": password} if password else None,
         "vips": [{"address": str(vip.address), "dev": vip.link} for vip in instance.vips],
         "routes": [f"0.0.0.0/0 via {route.via}" for route in instance.routes],
     }
@@ -213,15 +215,16 @@ def decide_router4(inputs: Inputs) -> dict[str, Any]:
 
 def decide_one_env(inputs: Inputs) -> dict[str, Any]:
     """Read a file of the contextualization packages."""
-    return {"env": parse_one_env(inputs.call["text"])}
+    return {"env": parse_one_env(str(inputs.call.get("text") or ""))}
 
 
 def decide_external_ipv4s(inputs: Inputs) -> dict[str, Any]:
     """Tell the VM's own addresses that are really configured."""
-    if "vm" not in inputs.onegate:
+    document = inputs.onegate.get("vm")
+    if not document:
         raise OneGateUnavailable("no answer about this VM")
-    vm = parse_vm(inputs.onegate["vm"])
-    found = configured_addresses(vm.nics, parse_links(inputs.call["ip_addr"]))
+    links = parse_links(inputs.call.get("ip_addr") or [])
+    found = configured_addresses(parse_vm(document).nics, links)
     if not found:
         raise OnekeError("no own address is configured")
     return {"ipv4s": [str(address) for address in found]}
@@ -261,7 +264,7 @@ def _normal_keepalived(decision: Mapping[str, Any]) -> object:
             {
                 **one,
                 "vips": in_any_order(one["vips"]),
-                "routes": in_any_order(map(addresses_of_route, one["routes"])),
+                "routes": in_any_order(map(addresses_of_route, one.get("routes") or ())),
             }
         )
         for name, one in decision["instances"].items()
@@ -271,7 +274,7 @@ def _normal_keepalived(decision: Mapping[str, Any]) -> object:
 
 
 def addresses_of_route(route: object) -> list[str]:
-    """Return the addresses and networks of a route, however it is written; its link plays no part."""
+    """Return a route's addresses and networks, however it is written; its link plays no part."""
     words = re.split(r"[^0-9A-Za-z./]+", str(route))
     networks = ["0.0.0.0/0" if word == "default" else word for word in words]
     return sorted(word for word in networks if re.fullmatch(r"\d+(\.\d+){3}(/\d+)?", word))
@@ -308,7 +311,8 @@ class Area:
 
     Attributes:
         decide: Inputs to decision; raises OnekeError where there is none.
-        normal: A decision, recorded or ours, in a form that compares: what carries no order is sorted.
+        normal: A decision, recorded or ours, in a form that compares: what carries no order is
+        sorted.
         waits: Which of its vectors are not due yet; None for none.
         waits_for: What those wait for.
     """

@@ -9,38 +9,42 @@ from tests.conformance.areas import AREAS, NOT_APPLYING
 from tests.conformance.rules import RULES, Rule
 
 _INTRODUCTION = """\
-<!-- Written by `python -m tests.conformance --write-deviations docs/deviations.md` from the rules in
-tests/conformance/rules; a test compares. -->
+<!-- Written by `python -m tests.conformance --write-deviations docs/deviations.md` from the
+rules in tests/conformance/rules; a test compares. -->
 
 # Where oneke-agent decides otherwise than the reference
 
-The reference is the appliance agent of OpenNebula one-apps (Apache-2.0). Its decisions were recorded as
-vectors (`tests/data/conformance/`), and `python -m tests.conformance` runs them all against this agent.
-A vector passes, or it falls under one of the rules below. A rule looks at what a vector asks (context,
-call, OneGate documents, earlier applications), never at what was recorded, and must not concern a vector
-that passes.
+The reference is the appliance agent of OpenNebula one-apps (Apache-2.0). Its decisions were
+recorded as vectors (`tests/data/conformance/`), and `python -m tests.conformance` runs them all
+against this agent. A vector passes, or it falls under one of the rules below. A rule looks at
+what a vector asks (context, call, OneGate documents, earlier applications), never at what was
+recorded, and must not concern a vector that passes.
 
-Settings in general: the agent checks all parameters before it changes anything and then names every
-problem at once; the reference drops what it can not use, or writes it on into a daemon's file. Where both
-end without a result they agree, whatever the words."""
+Settings in general: the agent checks all parameters before it changes anything and names every
+problem at once; the reference drops what it can not use, or writes it on into a daemon's file.
+Where both end without a result they agree, whatever the words."""
 
 _UNSEEN = """\
 ## What no vector shows
 
-- **Port forwards without an address** apply to the gateway's own addresses only (`fib daddr type local`).
-  The reference catches every packet of that port that passes through the gateway, so that a forward of
-  port 443 would also divert what its clients send to port 443 of any server outside.
-- **OneGate's TLS certificate is checked** by default; `ONEAPP_ONEGATE_TLS_VERIFY=NO` turns that off and is
-  logged at every run, `ONEAPP_ONEGATE_CA` adds certificates. The reference never checks.
-- **Switches take yes, true, on, 1 and no, false, off, 0**, in any case; every other word is refused. The
-  reference reads all but YES and 1 as off.
-- **Switching on a service that this agent does not have** (the gateway's resolver, DHCP, the kernel's
-  balancer, SDNAT4, WireGuard) is refused by name; their settings are accepted without effect.
+- **Port forwards without an address** apply to the gateway's own addresses only (`fib daddr type
+  local`). The reference catches every packet of that port that passes through the gateway, so
+  that a forward of port 443 would also divert what its clients send to port 443 of any server
+  outside.
+- **OneGate's TLS certificate is checked** by default; `ONEAPP_ONEGATE_TLS_VERIFY=NO` turns that
+  off and is logged at every run, `ONEAPP_ONEGATE_CA` adds certificates. The reference does not
+  check.
+- **Switches take yes, true, on, 1 and no, false, off, 0**, in any case; every other word is
+  refused. The reference reads all but YES and 1 as off.
+- **Switching on a service that this agent does not have** (the gateway's resolver, DHCP, the
+  kernel's balancer, SDNAT4, WireGuard) is refused by name; their settings are accepted without
+  effect.
 - **keepalived can be switched off** (`ONEAPP_VNF_KEEPALIVED_ENABLED=NO`) and does not run without a
   virtual address to hold. The reference always runs it, with an empty group if need be.
 - **The packet filter is nftables** with one table of the agent's own, the reference's are chains of
   iptables; other tables are never touched.
-- **Passwords** are written in quotes, so that keepalived reads blanks, braces and comment signs as they
+- **Passwords** are written in quotes, so that keepalived reads blanks, braces and comment signs
+  as they
   are; only the first 8 characters count with keepalived, which is logged."""
 
 
@@ -71,7 +75,7 @@ def _said(rule: Rule | None) -> tuple[str, ...] | None:
 
 
 def _wrapped(line: str, indent: str) -> str:
-    return fill(line, 110, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return fill(line, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _entry(rule: Rule) -> str:

@@ -1,8 +1,9 @@
 """What the reference accepts, as far as the rules need it.
 
-The reference is a Ruby program; these functions accept, refuse and misread the same texts as the few
-Ruby functions it rests on, and as its two central readers (addresses, interface lists). They tell
-where the reference has no result, and what it selects; they never decide anything for the agent.
+The reference is a Ruby program; these functions accept, refuse and misread the same texts as the
+few Ruby functions it rests on, and as its two central readers (addresses, interface lists). They
+tell where the reference has no result, and what it selects; they never decide anything for the
+agent.
 
 Source: OpenNebula one-apps (Apache-2.0), read, not copied; Ruby 3.1 (String#undump, Integer(),
 IPAddr, String#split).
@@ -52,7 +53,7 @@ def to_i(text: str) -> int:
 
 
 def integer(text: str) -> int | None:
-    """Read a number as Integer() does, None where that raises: 0x, 0b, 0o, a leading 0 for octal."""
+    """Read a number as Integer() does (0x, 0b, 0o, a leading 0 for octal); None where it raises."""
     word = text.strip().lower()
     sign = -1 if word.startswith("-") else 1
     body = word[1:] if word[:1] in ("+", "-") else word
@@ -125,7 +126,7 @@ def passes_as_ipv4(text: str | None) -> bool:
 
 
 def with_prefix(context: Context, nic: str, text: str) -> str:
-    """Give an address of a NIC its prefix length: as given, mask, network, class, 24; 0 means 32."""
+    """Give an address its prefix length: as given, mask, network, class, 24; 0 means 32."""
     parts = split(text, "/")
     head = parts[0] if parts else ""
     return f"{head}/{_prefix_length(context, nic, text, parts) or 32}"
@@ -217,7 +218,7 @@ def read_list(context: Context, spec: str | None) -> dict[str, list[Mention]]:
 
 
 def _sort(items: list[str]) -> list[str]:
-    """Sort the plain NIC names among the items; a name given twice spoils it, as in the reference."""
+    """Sort the plain NIC names among the items; as in the reference, a repeated one spoils it."""
     unsorted = [item for item in items if _PURE_NIC.match(item)]
     by_number = sorted(unsorted, key=lambda item: int(item[3:]))
     replacement = dict(zip(unsorted, by_number, strict=True))
@@ -261,7 +262,8 @@ def nics_of(context: Context, address: str | None) -> list[str]:
 def undump(text: str) -> str:
     """Decode the inside of a quoted text as String#undump does.
 
-    Bytes given as hexadecimal beyond ASCII become characters of the same number; nothing compares them.
+    Bytes given as hexadecimal beyond ASCII become characters of the same number; nothing
+    compares them.
     """
     if not text.isascii() or "\0" in text:
         raise ReferenceFails("RuntimeError: not ASCII")

@@ -53,12 +53,15 @@ def judge(vector: Vector, area: Area, rules: Iterable[Rule] = RULES) -> Result:
     """
     if area.waits is not None and area.waits(vector.inputs):
         return Result(vector, Verdict.NOT_DUE)
-    matching = tuple(
-        rule.name for rule in rules if rule.area == vector.area and rule.predicate(vector.inputs)
-    )
+    matching: tuple[str, ...] = ()
     try:
+        matching = tuple(
+            rule.name
+            for rule in rules
+            if rule.area == vector.area and rule.predicate(vector.inputs)
+        )
         differences = tuple(compare(vector.expected, decide(area, vector.inputs), area))
-    except Exception as error:  # an accident in the agent is a finding like any other
+    except Exception as error:  # an accident, in the agent or in a rule, is a finding
         return Result(vector, Verdict.FAILED, matching, (f"an accident: {error!r}",))
     if not differences:
         wrong = tuple(f"rule {name} concerns this vector, which passes" for name in matching)

@@ -90,7 +90,7 @@ def _vector(area: str, item: Mapping[str, Any]) -> Vector:
 def read_inputs(item: Mapping[str, Any]) -> Inputs:
     """Take the inputs, and nothing else, out of a vector or one of its earlier applications."""
     return Inputs(
-        {key: str(value) for key, value in (item.get("context") or {}).items()},
+        {k: str(v) for k, v in (item.get("context") or {}).items() if v is not None},
         item.get("call") or {},
         item.get("onegate") or {},
         tuple(read_inputs(earlier) for earlier in item.get("previous") or ()),

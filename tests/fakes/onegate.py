@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from appliance.errors import OneGateError, OneGatePassing
@@ -19,6 +19,8 @@ class FakeOneGate:
         vms: By id.
         given_leases: The leases of the virtual router's networks.
         updates: What was stored, update by update.
+        state: OneFlow's number for the state of the service; 1 is DEPLOYING.
+        answered: What happens while an answer is on its way, such as time passing.
         asked: How often it was asked or told anything, whatever came of it.
     """
 
@@ -38,6 +40,8 @@ class FakeOneGate:
         self.given_leases: list[Lease] = []
         self.updates: list[dict[str, str]] = []
         self.asked = 0
+        self.state = 1
+        self.answered: Callable[[], None] = lambda: None
         self._failures: list[OneGateError | None] = []
         self._is_down: OneGateError | None = None
         self.add_vm(vm_id, attributes or {}, nics=nics)
@@ -50,6 +54,11 @@ class FakeOneGate:
         self.vms[vm_id] = Vm(vm_id, name, _ACTIVE, _RUNNING, dict(attributes), tuple(nics))
         if "ROLE_NAME" in attributes:
             self._role_of[vm_id] = attributes["ROLE_NAME"]
+
+    def forget(self, vm_id: int) -> None:
+        """Let a VM be gone, from its role too."""
+        self.vms.pop(vm_id, None)
+        self._role_of.pop(vm_id, None)
 
     @property
     def own(self) -> Mapping[str, object]:
@@ -85,7 +94,7 @@ class FakeOneGate:
         return Service(
             1,
             "OneKE/1",
-            1,
+            self.state,
             tuple(
                 ServiceRole(role, len(vms), 1, tuple(vm.vm_id for vm in vms), tuple(vms))
                 for role, vms in members.items()
@@ -109,6 +118,7 @@ class FakeOneGate:
 
     def _answer(self) -> None:
         self.asked += 1
+        self.answered()
         if self._is_down is not None:
             raise self._is_down
         failure = self._failures.pop(0) if self._failures else None

@@ -161,7 +161,7 @@ def wait_moved(loser: Node, winner: Node, timeout_s: float = _MOVE_S) -> None:
 
 _DIGESTS = r"""
 cd / && set -- etc usr/local var/lib/oneke/loaded -xdev -not -path etc/resolv.conf \
-    -not -path 'etc/issue.d/*' -not -path 'etc/motd.d/*' -not -name '*.pyc'
+    -not -path 'etc/issue.d*' -not -path 'etc/motd.d*' -not -name '*.pyc'
 find "$@" -printf '/%p %M %u:%g %l\n' 2> /dev/null | sort
 find "$@" -type f -print0 2> /dev/null | sort -z | xargs -0 sha256sum
 """
@@ -189,6 +189,11 @@ def machine_state(node: Node) -> dict[str, list[str]]:
 def main_pids(node: Node) -> dict[str, str]:
     """Main process of HAProxy and of keepalived."""
     return {unit: unit_property(node, unit, "MainPID") for unit in ("haproxy", "keepalived")}
+
+
+def state_differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> list[str]:
+    """What is in one of two states of a machine and not in the other."""
+    return sorted(line for name in before for line in set(before[name]) ^ set(after[name]))
 
 
 # --- HAProxy --------------------------------------------------------------------------------------
@@ -345,7 +350,7 @@ class ArgumentWatch:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._over.wait(0.005):
+        while not self._over.wait(0.02):
             for folder in Path("/proc").iterdir():
                 if folder.name.isdigit():
                     try:

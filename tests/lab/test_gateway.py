@@ -30,6 +30,7 @@ from tests.lab.gateway_node import (
     previewed,
     published,
     server_states,
+    state_differences,
     unit_property,
     wait_fetch,
     wait_moved,
@@ -162,7 +163,7 @@ def test_a_second_run_changes_nothing_and_says_so(pair: Pair) -> None:
         said = agent(node, "configure")
         assert said.returncode == 0, said.stderr
         assert said.stdout.splitlines()[-1] == "vnf: 0 changes; ready"
-        assert machine_state(node) == before
+        assert state_differences(before, machine_state(node)) == []
         assert main_pids(node) == pids
 
 
@@ -177,7 +178,7 @@ def test_a_person_reads_in_status_that_all_is_well(pair: Pair) -> None:
         assert f"vm {node.vm_id}" in lines
         assert "last run READY" in lines
         assert "routing between eth0, eth1" in lines
-        assert "nat masquerading on eth0, 0 port forwards" in lines
+        assert any(line.startswith("nat masquerading on eth0") for line in lines)
         assert "node ready" in lines
     assert f"MASTER, holds {PUBLIC_VIP}" in agent(holder, "status").stdout
     assert f"BACKUP, another node holds {PUBLIC_VIP}" in agent(other, "status").stdout
@@ -197,13 +198,13 @@ def test_a_dry_run_changes_nothing_and_tells_what_the_run_then_does(pair: Pair) 
     )
     before = machine_state(node)
     told = previewed(node)
-    assert machine_state(node) == before
+    assert state_differences(before, machine_state(node)) == []
     assert changes_of(told)
     done = configured(node)
     assert changes_of(done) == changes_of(told)
     assert configured(node)["changes"] == 0
     pair.restore(node)
-    assert machine_state(node) == before
+    assert state_differences(before, machine_state(node)) == []
 
 
 def test_a_changed_parameter_reloads_and_keeps_processes_and_connections(pair: Pair) -> None:
@@ -262,7 +263,7 @@ def test_a_forwarded_port_is_reached_from_outside_and_leaves_no_rule_when_remove
 def test_the_journal_is_not_filled_by_checks(pair: Pair) -> None:
     holder, _ = holder_of(pair.nodes)
     wait_servers(holder, {"lb4_172.20.0.60_7000": "UP"})
-    assert "oneke_health" not in holder.journal("haproxy")
+    assert "(oneke_health/" not in holder.journal("haproxy")
 
 
 def test_a_rule_that_somebody_changed_by_hand_is_put_right(pair: Pair) -> None:
@@ -319,7 +320,8 @@ def test_a_wrong_own_configuration_is_refused_in_haproxys_words_and_nothing_is_t
     known = published(pair.lab, node)
     assert known["ONEKE_STATE"] == "FAILED"
     assert "unknown keyword 'sing'" in known["ONEKE_ERROR"]
-    assert (machine_state(node), main_pids(node)) == (before, pids)
+    assert state_differences(before, machine_state(node)) == []
+    assert main_pids(node) == pids
     pair.restore(node)
     assert published(pair.lab, node)["ONEKE_STATE"] == "READY"
     assert published(pair.lab, node)["ONEKE_ERROR"] == ""
@@ -427,6 +429,14 @@ def test_a_hanging_haproxy_moves_the_addresses(pair: Pair) -> None:
         holder.run([*group, "--signal=SIGCONT"])
     holder.wait_until(lambda: agent(holder, "status").returncode == 0, 20, "to be well again")
     assert holder_of(pair.nodes) == (other, holder)
+
+
+def test_a_killed_keepalived_leaves_no_address_on_two_gateways(pair: Pair) -> None:
+    holder, other = holder_of(pair.nodes)
+    holder.run(["systemctl", "kill", "--kill-who=all", "--signal=SIGKILL", "keepalived"])
+    wait_moved(holder, other)
+    wait_fetch(pair.inside, PEER_URL)
+    holder.wait_until(lambda: agent(holder, "status").returncode == 0, 20, "to be well again")
 
 
 def test_a_power_cut_of_the_holder_moves_the_addresses_and_it_comes_back_as_the_other(

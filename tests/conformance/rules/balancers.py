@@ -98,8 +98,8 @@ class Reading:
     """How the agent takes a declared balancer.
 
     Attributes:
-        problem: Why it is refused: `form`, `unknown` placeholder, `foreign` address, missing `address`
-            or missing `port`; None where it is not.
+        problem: Why it is refused: `form`, `unknown` placeholder, `foreign` address, missing
+        `address` or missing `port`; None where it is not.
         balancer: What is served, None where it is refused or left out.
     """
 
@@ -165,12 +165,12 @@ def _reading(
 
 
 def as_number(port: str) -> str:
-    """Write a port as the agent does; what is no number stays as it is, and is refused elsewhere."""
+    """Write a port as the agent does; what is no number stays, and is refused elsewhere."""
     return str(int(port)) if port.strip().isdecimal() else port
 
 
 def our_links(context: Context, address: str) -> set[str]:
-    """Return the NICs that have an address as their own, else those that have it as a floating one."""
+    """Return the NICs that have an address as their own, else as a floating one."""
     own = {nic for nic, text in own_texts(context).items() if text.strip().split("/")[0] == address}
     floating = our_floating(context)
     return own or {

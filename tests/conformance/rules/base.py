@@ -1,4 +1,4 @@
-"""What a rule is, and what the agent accepts: small grammars, written apart from the agent's own."""
+"""What a rule is, and what the agent accepts, in small grammars apart from its own."""
 
 from __future__ import annotations
 

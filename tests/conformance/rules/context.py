@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from tests.conformance.reference import Context, env, nics
 from tests.conformance.rules.base import (
@@ -14,19 +15,19 @@ from tests.conformance.rules.base import (
     our_floating,
 )
 
+Check = Callable[[str], bool]
+
 _KEEPALIVED = "ONEAPP_VNF_KEEPALIVED_"
 _HOST_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 
 
 def has_bad_address(context: Context) -> bool:
     """An address, mask, network or gateway that is none."""
-    checks = {
+    checks: dict[str, Check] = {
         r"ETH[0-9]+_IP": is_ipv4_with_prefix,
         r"ETH[0-9]+_MASK": is_netmask,
-        r"ETH[0-9]+_(NETWORK|GATEWAY)|FALLBACK_GW": lambda text: is_ipv4(text.strip()),
-        r"ETH[0-9]+_MAC": lambda text: bool(
-            re.fullmatch(r"([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}", text)
-        ),
+        r"ETH[0-9]+_(NETWORK|GATEWAY)|FALLBACK_GW": _is_bare_address,
+        r"ETH[0-9]+_MAC": _is_mac,
     }
     return any(
         not is_sound(text)
@@ -34,6 +35,14 @@ def has_bad_address(context: Context) -> bool:
         for key, text in context.items()
         if text and re.fullmatch(pattern, key)
     ) or not all(map(is_ipv4_with_prefix, our_floating(context).values()))
+
+
+def _is_bare_address(text: str) -> bool:
+    return is_ipv4(text.strip())
+
+
+def _is_mac(text: str) -> bool:
+    return bool(re.fullmatch(r"([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}", text))
 
 
 def has_bad_number(context: Context) -> bool:

@@ -57,6 +57,10 @@ _CHANGES: Mapping[tuple[str, str], Mapping[str, str]] = {
         f"{_KEEPALIVED}ETH0_INTERVAL": "0.5",
         f"{_KEEPALIVED}ETH1_INTERVAL": "60",
     },
+    ("keepalived", "no-password-in-vrrp-3"): {
+        f"{_KEEPALIVED}INTERVAL": "0.5",
+        f"{_KEEPALIVED}PASSWORD": "secret",
+    },
     ("keepalived", "switch-words"): {f"{_KEEPALIVED}ETH0_SKIP": "true"},
     ("keepalived", "speaker-order"): {f"{_KEEPALIVED}INTERFACES": "eth1/10.77.0.10 eth0"},
     ("keepalived", "router-id-text"): {f"{_KEEPALIVED}ETH1_VRID": "042"},

@@ -22,7 +22,7 @@ def their_env(text: str) -> dict[str, str] | None:
 
 
 def our_env(text: str) -> dict[str, str] | str:
-    """Return what the agent reads from a one_env, or why it refuses: `nothing`, `open` or `other`."""
+    """Return what the agent reads, or why it refuses: `nothing`, `open` or `other`."""
     starts = list(_START.finditer(text))
     if not starts and any(
         line.strip() and not line.lstrip().startswith("#") for line in text.splitlines()
@@ -45,14 +45,15 @@ def our_env(text: str) -> dict[str, str] | str:
 
 def _one_env_rules() -> Iterator[Rule]:
     def text(inputs: Inputs) -> str:
-        return str(inputs.call["text"])
+        return str(inputs.call.get("text") or "")
 
     yield Rule(
         "one_env",
         "no-closing-quote",
         "loses a variable whose value has no closing quote, without a message",
         "refuse the file and name line and variable; the context disc's own file is read instead",
-        "A lost variable is worse than none: it may be the one that keeps a disk from being formatted.",
+        "A lost variable is worse than none: it may be the one that keeps a disk from being"
+        " formatted.",
         lambda inputs: their_env(text(inputs)) is not None and our_env(text(inputs)) == "open",
     )
     yield Rule(
@@ -74,10 +75,11 @@ def _one_env_rules() -> Iterator[Rule]:
     yield Rule(
         "one_env",
         "reads-on",
-        "refuses the whole file for one character outside of ASCII, or for a backslash that begins no escape of"
-        " Ruby's",
+        "refuses the whole file for one character outside of ASCII, or for a backslash that"
+        " begins no escape of Ruby's",
         "read such values as they are",
-        "Values are written into the file as they are; names of people and places are not ASCII only.",
+        "Values are written into the file as they are; names of people and places are not ASCII"
+        " only.",
         lambda inputs: (
             their_env(text(inputs)) is None and not isinstance(our_env(text(inputs)), str)
         ),
@@ -85,24 +87,26 @@ def _one_env_rules() -> Iterator[Rule]:
     yield Rule(
         "one_env",
         "escapes",
-        "decodes Ruby's escapes (backslash n, t, x41, #, ...) although nobody encoded the value, and a backslash"
-        " before a line end; takes a name with a blank for a variable",
-        "decode a protected quote and a protected backslash only; every other backslash stays itself",
-        "The packages write values unescaped: a Windows path or a regular expression must come out as it went"
-        " in.",
+        "decodes Ruby's escapes (backslash n, t, x41, #, ...) although nobody encoded the value,"
+        " and a backslash before a line end; takes a name with a blank for a variable",
+        "decode a protected quote and a protected backslash only; every other backslash stays"
+        " itself",
+        "The packages write values unescaped: a Windows path or a regular expression must come"
+        " out as it went in.",
         _reads_differ,
     )
 
 
 def _reads_differ(inputs: Inputs) -> bool:
-    theirs, ours = their_env(str(inputs.call["text"])), our_env(str(inputs.call["text"]))
+    text = str(inputs.call.get("text") or "")
+    theirs, ours = their_env(text), our_env(text)
     return theirs is not None and not isinstance(ours, str) and theirs != ours
 
 
 def their_ipv4s(inputs: Inputs) -> list[str] | None:
     """Return what the reference finds configured; None where it ends without a result."""
     try:
-        return _their_ipv4s(inputs.onegate["vm"], inputs.call["ip_addr"]) or None
+        return _their_ipv4s(inputs.onegate["vm"], inputs.call.get("ip_addr") or []) or None
     except (KeyError, TypeError, AttributeError):
         return None
 
@@ -131,14 +135,18 @@ def our_ipv4s(inputs: Inputs) -> list[str] | None:
     template = vm.get("TEMPLATE")
     nics = template.get("NIC") if isinstance(template, dict) else None
     nics = [nics] if isinstance(nics, dict) else nics if isinstance(nics, list) else []
-    links = [link for link in inputs.call["ip_addr"] if link.get("ifname") not in (None, "", "lo")]
+    links = [
+        link
+        for link in inputs.call.get("ip_addr") or ()
+        if link.get("ifname") not in (None, "", "lo")
+    ]
     found = [
         nic["IP"]
         for nic in nics
         if isinstance(nic, dict) and nic.get("MAC") and nic.get("IP")
         for link in links
         if str(link.get("address") or "").lower() == str(nic["MAC"]).lower()
-        for info in link.get("addr_info", ())
+        for info in link.get("addr_info") or ()
         if info.get("family") == "inet" and info.get("local") == nic["IP"]
     ]
     return list(dict.fromkeys(found)) or None
@@ -148,8 +156,8 @@ def _external_rules() -> Iterator[Rule]:
     yield Rule(
         "external_ipv4s",
         "reads-on",
-        "ends with an uncaught error over a single NIC given as a map, an interface without hardware address"
-        " (a tunnel), or one without addresses",
+        "ends with an uncaught error over a single NIC given as a map, an interface without"
+        " hardware address (a tunnel), or one without addresses",
         "take a map for a list of one, and pass over interfaces that can not be meant",
         "OneGate writes lists of one as a map at times, and nodes have tunnels.",
         lambda inputs: their_ipv4s(inputs) is None and our_ipv4s(inputs) is not None,
@@ -157,8 +165,8 @@ def _external_rules() -> Iterator[Rule]:
     yield Rule(
         "external_ipv4s",
         "not-of-this-machine",
-        "takes a VM without a number, an interface without a name, and the loopback, for good; names an address"
-        " twice where two NICs have it",
+        "takes a VM without a number, an interface without a name, and the loopback, for good;"
+        " names an address twice where two NICs have it",
         "name an address once, pass over such interfaces, and refuse an answer that is of no VM",
         "An answer of OneGate's is input to check.",
         lambda inputs: their_ipv4s(inputs) is not None and their_ipv4s(inputs) != our_ipv4s(inputs),

@@ -1,4 +1,4 @@
-"""Port forwards as the reference reads them, what it leaves in force, and what the agent accepts."""
+"""Port forwards: how the reference reads and applies them, and what the agent accepts."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def read_by_reference(context: Context) -> list[tuple[str | None, str, str, str 
 def apply_forward(read: tuple[str | None, str, str, str | None]) -> Forward:
     """Do what iptables does with a forward's texts.
 
-    Source: iptables 1.8.9 (nf_tables) asked in a network namespace of its own: ports from 0 to 65535
-    in C's notations, a plus sign too; the new address must be a plain one.
+    Source: iptables 1.8.9 (nf_tables) asked in a network namespace of its own: ports from 0 to
+    65535 in C's notations, a plus sign too; the new address must be a plain one.
     """
     destination, port, to, to_port = read
     number = _strtoui(port)
@@ -122,7 +122,7 @@ def _strtoui(text: str) -> int | None:
 
 
 def start(state: State, context: Context) -> None:
-    """Do what a start of the reference does; a chain is emptied only if something is put into it."""
+    """Do what a start does; a chain is emptied only if something is put into it."""
     state.has_chains = True
     masquerade = [
         nic for nic in read_list(context, env(context, OUT)) if nic not in management(context)

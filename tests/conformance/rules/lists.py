@@ -16,7 +16,8 @@ class Word:
 
     Attributes:
         nic: The NIC it names, or None for a bare address.
-        problem: `form`, `port`, `unknown` or `missing`: why the agent refuses it; None where it does not.
+        problem: `form`, `port`, `unknown` or `missing`: why the agent refuses it; None where it
+        does not.
         links: The NICs the agent takes it for.
     """
 
@@ -106,7 +107,7 @@ def mentions_of_reference(context: Context, spec: str | None) -> list[Mention]:
 
 
 def has_blank_in_item(spec: str | None) -> bool:
-    """Tabs and line ends separate items for the agent, and are part of an item for the reference."""
+    """Tabs and line ends separate items for the agent, and belong to one for the reference."""
     items = (item.strip() for item in re.split(r"[ ,;]", spec or ""))
     return any(re.search(r"\s", item) for item in items)
 

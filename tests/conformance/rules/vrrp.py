@@ -6,7 +6,7 @@ An aspect is a deviation of its own exactly where deciding it the other way chan
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from tests.conformance.reference import (
@@ -147,9 +147,19 @@ def settings(context: Context, carrier: str) -> tuple[str | None, ...]:
     )
 
 
+def _seconds(instances: Iterable[Outcome]) -> list[float]:
+    texts = [(instance.settings[0] or "").strip() for instance in instances]
+    return [float(text) for text in texts if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text)]
+
+
 def has_too_long_interval(context: Context) -> bool:
     """An interval that VRRP 3 does not know, beside one that needs VRRP 3."""
-    instances, _ = outcome(Inputs(context), ASPECTS)
-    intervals = [(instance.settings[0] or "").strip() for instance in instances]
-    seconds = [float(text) for text in intervals if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text)]
+    seconds = _seconds(outcome(Inputs(context), ASPECTS)[0])
     return any(not s.is_integer() for s in seconds) and any(s > 40.95 for s in seconds)
+
+
+def has_password_in_version_3(context: Context) -> bool:
+    """A password beside an interval that needs VRRP 3."""
+    instances, _ = outcome(Inputs(context), ASPECTS)
+    needs_version_3 = any(not s.is_integer() for s in _seconds(instances))
+    return needs_version_3 and any(instance.settings[2] for instance in instances)

@@ -1,7 +1,7 @@
 """A model of the reference: whole decisions, in the structure the vectors record.
 
-It shares with the rules only what Ruby's own functions do (tests.conformance.reference); a decision is
-put together here a second time, so that rules and oracle have to agree.
+It shares with the rules only what Ruby's own functions do (tests.conformance.reference); a
+decision is put together here a second time, so that rules and oracle have to agree.
 """
 
 from __future__ import annotations
@@ -168,8 +168,8 @@ def haproxy(inputs: Inputs) -> Decision:
         if number not in options:
             raise ReferenceFails("NoMethodError")
         if {"IP", "PORT"} <= set(options[number]) and {"HOST", "PORT"} <= set(server):
-            key = (number, options[number]["IP"], options[number]["PORT"])
-            endpoints.setdefault(key, {})[server["HOST"], server["PORT"]] = None
+            endpoint = (number, options[number]["IP"], options[number]["PORT"])
+            endpoints.setdefault(endpoint, {})[server["HOST"], server["PORT"]] = None
     if not all("IP" in option for option in options.values()):
         raise ReferenceFails("NoMethodError")
     chosen = set(read_list(context, env(context, f"{prefix[:-2]}INTERFACES") or "")) - management(
@@ -198,7 +198,7 @@ def nat4(inputs: Inputs) -> Decision:
             chains = _nat4_step(earlier, chains)
         except ReferenceFails as error:
             is_start = earlier.call.get("action") != "stop"
-            empty = {"masquerade": [], "dnat": []} if is_start else None
+            empty: dict[str, Any] | None = {"masquerade": [], "dnat": []} if is_start else None
             chains = error.args[1] if len(error.args) > 1 else chains or empty
     chains = _nat4_step(inputs, chains)
     enabled = is_on(inputs.context.get("ONEAPP_VNF_NAT4_ENABLED"))

@@ -1,4 +1,4 @@
-"""The vectors: none fails, every rule is right and has something it concerns, the page is current."""
+"""No vector fails, every rule is right and concerns something, the page is current."""
 
 from __future__ import annotations
 

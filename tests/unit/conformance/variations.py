@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -330,8 +331,12 @@ def variations(area: str, vectors: Sequence[Inputs], count: int) -> Iterator[Inp
     for number in range(count):
         chance = random.Random(f"{area} {number}")
         base = vectors[number % len(vectors)]
-        changed = _vary_text(base, chance) if area == "one_env" else _vary(area, base, chance)
-        yield changed
+        if area == "one_env":
+            yield _vary_text(base, chance)
+        elif area == "external_ipv4s":
+            yield _vary_answer(base, chance)
+        else:
+            yield _vary(area, base, chance)
 
 
 def _vary(area: str, base: Inputs, chance: random.Random) -> Inputs:
@@ -374,3 +379,40 @@ def _vary_text(base: Inputs, chance: random.Random) -> Inputs:
         at = chance.randrange(len(text) + 1)
         text = text[:at] + text[at + 1 :]
     return Inputs(call={"text": text})
+
+
+def _vary_answer(base: Inputs, chance: random.Random) -> Inputs:
+    """Change local interfaces and OneGate's answer about this VM."""
+    links, onegate = deepcopy(base.call["ip_addr"]), deepcopy(dict(base.onegate))
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        template = onegate.get("vm", {}).get("VM", {}).get("TEMPLATE", {})
+        nics = template.get("NIC", [])
+        listed = nics if isinstance(nics, list) else [nics]
+        nic = chance.choice(listed) if listed else {}
+        link = chance.choice(links) if links else {}
+        change = chance.randrange(12)
+        if change == 0:
+            nic.pop(chance.choice(("MAC", "IP")), None)
+        elif change == 1:
+            nic["MAC"] = str(nic.get("MAC", "")).upper()
+        elif change == 2:
+            nic["IP"] = chance.choice(("10.77.1.64", "10.77.1.65", "172.22.5.64"))
+        elif change == 3:
+            link.pop(chance.choice(("ifname", "address", "addr_info")), None)
+        elif change == 4:
+            template["NIC"] = [*listed, dict(nic)]
+        elif change == 5:
+            template["NIC"] = chance.choice(([], {}, dict(nic)))
+        elif change == 6:
+            links = chance.choice(([], [*links, deepcopy(link)], list(reversed(links))))
+        elif change == 7:
+            onegate = chance.choice(({}, onegate))
+        elif change == 8:
+            links.append({"ifname": "tun0", "addr_info": []})
+        elif change == 9:
+            link["addr_info"] = [{"family": "inet", "local": nic.get("IP") or "10.0.0.1"}]
+        elif change == 10:
+            link["address"] = nic.get("MAC") or ""
+        else:
+            onegate.get("vm", {}).get("VM", {}).pop("ID", None)
+    return Inputs(call={"ip_addr": links}, onegate=onegate)
