@@ -17,7 +17,13 @@ from appliance.apply import Journal, Outcome, apply, open_journal, preflight, pr
 from appliance.context import Context
 from appliance.contextfile import gather_context
 from appliance.daemon import Cycle
-from appliance.errors import OnekeError, ParameterProblems, Problem, UnknownRole
+from appliance.errors import (
+    OneGateError,
+    OnekeError,
+    ParameterProblems,
+    Problem,
+    UnknownRole,
+)
 from appliance.facts import Facts, gather_facts
 from appliance.firstroute import build_first_route
 from appliance.identity import Identity, keep_identity, read_identity
@@ -36,6 +42,7 @@ from appliance.role import AnyRole
 from appliance.secret import Secret
 from appliance.service import Service, all_names, find_legacy_mark, load_services
 from appliance.system import System
+from appliance.system.onegate import Vm
 from appliance.waiting import (
     Deadline,
     Failed,
@@ -197,16 +204,15 @@ def _run_locked(
         log = log.bind(vm_id=base["vm_id"])
         system = connect(system, base, log, keep_certificates=not options.dry_run)
         identity = read_identity(system, base["vm_id"])
-        role_name = known_as = _find_role(
-            system, options, context, identity, parsed.problems, log, tell
-        )
-        decided = decide(role_name, context, services)
+        identity = _find_role(system, options, context, identity, parsed.problems, log, tell)
+        role_name = known_as = identity.role or known_as
+        decided = decide(role_name, with_service(context, identity), services)
     except OnekeError as error:
         if not options.dry_run:
-            Reporter(system, identity, known_as, log, tell).failed(str(error))
+            # A role without a handler or sound parameters is not kept, but asked for again.
+            kept = read_identity(system, identity.vm_id)
+            Reporter(system, kept, known_as, log, tell).failed(str(error))
         raise
-    # A role that no handler or no sound parameters exist for is not kept, but asked for again.
-    identity = replace(identity, role=role_name)
     log = log.bind(role=role_name)
     for warning in decided.warnings:
         log.warning("context.warning", reason=warning)
@@ -276,12 +282,12 @@ def _find_role(
     problems: Sequence[Problem],
     log: Logger,
     tell: Callable[[str], None],
-) -> str:
-    """Return the role: as asked for, as known since an earlier boot, or as OneGate tells."""
+) -> Identity:
+    """Return role and service: as asked for, as known since an earlier boot, or from OneGate."""
     if options.role is not None:
-        return options.role
+        return _with_known_service(replace(identity, role=options.role), context, system, log)
     if identity.role is not None:
-        return identity.role
+        return identity
     onegate = system.onegate
     if onegate is None:
         if problems:
@@ -311,7 +317,37 @@ def _find_role(
             f"OneGate knows no ROLE_NAME of VM {vm.vm_id}: it is in no OneFlow service",
             hint="give the role: oneke-agent configure --role vnf",
         )
-    return role_name
+    return replace(identity, role=role_name, service_id=_service_of(vm))
+
+
+def _service_of(vm: Vm) -> int | None:
+    text = vm.text("SERVICE_ID") or ""
+    return int(text) if text.isdecimal() else None
+
+
+def _with_known_service(
+    identity: Identity, context: Context, system: System, log: Logger
+) -> Identity:
+    """Ask once for the service where neither context nor memory tells it.
+
+    Siblings derive common values from it, such as the router id of a gateway pair.
+    """
+    onegate = system.onegate
+    if identity.service_id is not None or context.get("SERVICE_ID") or onegate is None:
+        return identity
+    try:
+        return replace(identity, service_id=_service_of(onegate.own_vm()))
+    except OneGateError as error:
+        log.warning("service.unknown", reason=str(error))
+        return identity
+
+
+def with_service(context: Context, identity: Identity) -> Context:
+    """Add the service's id to a context that lacks it."""
+    if identity.service_id is None or context.get("SERVICE_ID"):
+        return context
+    values = {**context.values, "SERVICE_ID": str(identity.service_id)}
+    return replace(context, values=values)
 
 
 def _ensure_first_route(system: System, options: Options, context: Context, log: Logger) -> None:
@@ -404,7 +440,7 @@ def begin_cycle(system: System, options: Options, daemon: str, log: Logger) -> C
         raise UnknownRole(
             "the role of this VM is not known yet", hint="oneke-agent configure finds it out"
         )
-    decided = decide(role_name, context, services)
+    decided = decide(role_name, with_service(context, identity), services)
     log = log.bind(vm_id=base["vm_id"], role=role_name)
     system = connect(system, base, log)
     reporter = Reporter(system, identity, role_name, log, lambda line: None)

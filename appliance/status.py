@@ -15,6 +15,7 @@ from appliance.agent import (
     look,
     read_identity_of,
     read_services,
+    with_service,
 )
 from appliance.contextfile import gather_context
 from appliance.errors import FileError, NotText, OnekeError
@@ -79,7 +80,7 @@ def describe_node(system: System, options: Options) -> NodeStatus:
     if role_name is None:
         return _with(known, error="its role is not known yet: OneGate was not asked successfully")
     try:
-        decided = decide(role_name, context, services)
+        decided = decide(role_name, with_service(context, identity), services)
     except OnekeError as error:
         return _with(known, error=str(error))
     facts = gather_facts(system, decided.role.facts_wanted(decided.params))
