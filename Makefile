@@ -47,6 +47,10 @@ lab: $(STAMP) ## tests that boot nodes (root)
 conformance: $(STAMP) ## run the vectors and show the figures per area
 	$(BIN)/python -m tests.conformance
 
+.PHONY: bench
+bench: $(STAMP) ## measure the gateway on a quiet machine (root)
+	$(BIN)/python -m tests.lab box --bake -- $(CURDIR)/$(BIN)/python -m bench.gateway
+
 .PHONY: docs
 docs: $(STAMP) ## write anew what is made of the parameter declarations
 	$(BIN)/oneke-agent params --format markdown > docs/parameters.md
