@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Interface
 from pathlib import PurePosixPath
 
 from appliance.errors import SocketError
@@ -62,6 +63,11 @@ class Facts:
     def link(self, name: str) -> Link | None:
         """Return a link by name."""
         return next((link for link in self.links if link.name == name), None)
+
+    def has_address(self, link_name: str, address: IPv4Interface) -> bool:
+        """Say whether a link carries an address, whatever its prefix length."""
+        link = self.link(link_name)
+        return link is not None and any(own.ip == address.ip for own in link.addresses)
 
 
 def gather_facts(system: System, wanted: FactsWanted) -> Facts:

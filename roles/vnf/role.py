@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import IPv4Interface
 from typing import Any
 
 from appliance.actions import (
@@ -30,16 +29,15 @@ from appliance.waiting import Failed, NotYet, Readiness, Ready
 from roles.common.addresses import (
     ADDRESS_KEYS,
     AddressBook,
-    build_address_book,
     missing_links,
     select_interfaces,
 )
 from roles.vnf import backends, dns, haproxy, keepalived, nat, watcher
+from roles.vnf.model import address_book, holds_addresses, kernel_settings, vrrp_model
 from roles.vnf.params import VnfParams
+from roles.vnf.status import describe_gateway
 
 _READY_TIMEOUT_S = 120.0
-# Balancers bind virtual addresses that the other node holds.
-_NONLOCAL_BIND = ("net.ipv4.ip_nonlocal_bind", "1")
 
 
 class VnfRole:
@@ -54,7 +52,7 @@ class VnfRole:
 
     def check(self, params: VnfParams) -> Findings:
         """Find what does not fit together."""
-        book = _book(params)
+        book = address_book(params)
         problems: list[Problem] = []
         warnings: list[str] = []
         found = [keepalived.check_vrrp(params.keepalived, params.opennebula, book)]
@@ -71,24 +69,24 @@ class VnfRole:
 
     def facts_wanted(self, params: VnfParams) -> FactsWanted:
         """Name what is looked at: units, table, settings, and what daemons left and answer."""
-        vrrp = _vrrp(params)
+        vrrp = vrrp_model(params)
         states = tuple(keepalived.state_file("INSTANCE", i.name) for i in vrrp.instances)
         return FactsWanted(
             units=(haproxy.UNIT, keepalived.UNIT, watcher.UNIT, dns.UNIT),
             files=(*states, *watcher.files()),
             tables=((nat.TABLE_FAMILY, nat.TABLE_NAME),),
-            settings=tuple(key for key, _ in _settings(params)),
+            settings=tuple(key for key, _ in kernel_settings(params)),
             questions=(haproxy.STATISTICS,) if params.haproxy.enabled else (),
             words=((keepalived.UNIT, keepalived.STRANGER_WINDOW_S),),
         )
 
     def prerequisites(self, params: VnfParams, facts: Facts) -> Readiness:
         """Wait for the links of the context, and for the addresses that others put on them."""
-        for nic in _book(params).nics:
+        for nic in address_book(params).nics:
             link = facts.link(nic.name)
             if link is None:
                 return NotYet(f"{nic.name} is not there: is the NIC attached?")
-            if nic.address and not _is_on(nic.address, nic.name, facts):
+            if nic.address and not facts.has_address(nic.name, nic.address):
                 return NotYet(
                     f"{nic.name} has no address {nic.address.ip} yet: the contextualization"
                     " package sets it"
@@ -111,16 +109,16 @@ class VnfRole:
         )
 
     def _plan_kernel(self, params: VnfParams) -> Iterator[Action]:
-        settings = _settings(params)
+        settings = kernel_settings(params)
         yield WriteFile(
             nat.SYSCTL_CONF, self._render("router4", "60-oneke.conf.j2", nat.SysctlConf(settings))
         )
-        for link in _vrrp(params).links_to_raise:
+        for link in vrrp_model(params).links_to_raise:
             yield BringUp(link)
         yield KernelSettings(settings)
 
     def _plan_nat(self, params: VnfParams) -> Action:
-        table = nat.build_nat(params.nat4, _book(params))
+        table = nat.build_nat(params.nat4, address_book(params))
         wanted = params.nat4.enabled and (table.masquerade or table.forwards)
         rules = self._render("nat4", "oneke.nft.j2", table) if wanted else ""
         return ReplaceTable(nat.TABLE_FAMILY, nat.TABLE_NAME, rules)
@@ -136,7 +134,7 @@ class VnfRole:
         if not watcher.follows(params):
             yield StopUnit(watcher.UNIT)
             return
-        model = haproxy.build_balancers(params.haproxy, _book(params))
+        model = haproxy.build_balancers(params.haproxy, address_book(params))
         yield WriteFile(
             watcher.SETTINGS,
             watcher.settings_text(params, model),
@@ -147,7 +145,7 @@ class VnfRole:
 
     def _haproxy_cfg(self, params: VnfParams, known: backends.Registrations) -> WriteFile:
         """Render the one file that `configure` and the daemon both write."""
-        model = haproxy.build_balancers(params.haproxy, _book(params))
+        model = haproxy.build_balancers(params.haproxy, address_book(params))
         cfg = haproxy.HaproxyCfg(
             backends.with_registrations(model, known).balancers,
             (params.haproxy.own_config or "").strip(),
@@ -178,7 +176,7 @@ class VnfRole:
             yield StopUnit(dns.UNIT)
             yield RemoveFile(dns.CONF)
             return
-        conf = dns.build_resolver(params.dns, params.opennebula, _book(params))
+        conf = dns.build_resolver(params.dns, params.opennebula, address_book(params))
         yield WriteFile(
             dns.CONF,
             self._render("dns", "50-oneke.conf.j2", conf),
@@ -189,8 +187,8 @@ class VnfRole:
         yield RunUnit(dns.UNIT, (dns.CONF,), restarts=True)
 
     def _plan_keepalived(self, params: VnfParams) -> Iterator[Action]:
-        vrrp = _vrrp(params)
-        if not _holds_addresses(params):
+        vrrp = vrrp_model(params)
+        if not holds_addresses(params):
             yield StopUnit(keepalived.UNIT)
             return
         conf = keepalived.KeepalivedConf(
@@ -231,15 +229,8 @@ class VnfRole:
         return Ready()
 
     def status(self, params: VnfParams, facts: Facts) -> tuple[StatusLine, ...]:
-        """Describe routing, NAT, balancers and virtual addresses."""
-        return (
-            _status_of_routing(params, facts),
-            _status_of_nat(params, facts),
-            *_status_of_haproxy(params, facts),
-            *_status_of_watcher(params, facts),
-            *_status_of_dns(params, facts),
-            *_status_of_vrrp(params, facts),
-        )
+        """Describe routing, NAT, balancers, backends, resolver and virtual addresses."""
+        return describe_gateway(params, facts)
 
     def make_cycle(
         self, daemon: str, system: System, params: VnfParams, reporter: Reporter, log: Logger
@@ -252,37 +243,19 @@ class VnfRole:
                 "backends do not follow OneGate on this gateway",
                 hint="ONEAPP_VNF_HAPROXY_ENABLED and ONEAPP_VNF_HAPROXY_ONEGATE_ENABLED turn it on",
             )
-        book = _book(params)
+        book = address_book(params)
         return watcher.BackendsCycle(
             system,
             params,
             watcher.Gateway(
                 haproxy.build_balancers(params.haproxy, book),
                 book,
-                _vrrp(params).instances if _holds_addresses(params) else (),
+                vrrp_model(params).instances if holds_addresses(params) else (),
                 lambda known: self._haproxy_cfg(params, known),
             ),
             reporter,
             log,
         )
-
-
-def _book(params: VnfParams) -> AddressBook:
-    return build_address_book(params.opennebula, params.keepalived.vips)
-
-
-def _vrrp(params: VnfParams) -> keepalived.VrrpModel:
-    return keepalived.build_vrrp(params.keepalived, params.opennebula, _book(params))
-
-
-def _holds_addresses(params: VnfParams) -> bool:
-    return params.keepalived.enabled and bool(_vrrp(params).vips)
-
-
-def _settings(params: VnfParams) -> tuple[tuple[str, str], ...]:
-    enabled = nat.is_router(params.router4, params.opennebula)
-    forwarding = nat.build_forwarding(params.router4, _book(params), enabled=enabled)
-    return (*forwarding.items(), _NONLOCAL_BIND)
 
 
 def _interface_lists(params: VnfParams) -> dict[str, tuple[InterfaceItem, ...] | None]:
@@ -310,176 +283,3 @@ def _check_interface_list(
             " addresses",
             depends_on=ADDRESS_KEYS,
         )
-
-
-def _status_of_routing(params: VnfParams, facts: Facts) -> StatusLine:
-    wrong = [key for key, value in _settings(params) if facts.settings.get(key) != value]
-    if wrong:
-        return StatusLine("routing", f"{', '.join(wrong)} not as it should be", is_well=False)
-    links = [
-        key.split(".")[3]
-        for key, value in _settings(params)
-        if key.endswith(".forwarding") and value == "1"
-    ]
-    return StatusLine("routing", f"between {', '.join(links)}" if links else "off")
-
-
-def _status_of_nat(params: VnfParams, facts: Facts) -> StatusLine:
-    table = nat.build_nat(params.nat4, _book(params))
-    if not params.nat4.enabled or not (table.masquerade or table.forwards):
-        return StatusLine("nat", "off")
-    listed = facts.tables.get((nat.TABLE_FAMILY, nat.TABLE_NAME))
-    if listed is None:
-        return StatusLine("nat", f"table {nat.TABLE_NAME} is not loaded", is_well=False)
-    counted = nat.read_counters(listed)
-    out = ", ".join(table.masquerade) or "no interface"
-    return StatusLine(
-        "nat",
-        f"masquerading on {out} ({counted.masqueraded} connections),"
-        f" {len(table.forwards)} port forwards ({counted.forwarded} connections)",
-    )
-
-
-def _status_of_haproxy(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
-    if not params.haproxy.enabled:
-        yield StatusLine("haproxy", "off")
-        return
-    unit = facts.units[haproxy.UNIT]
-    if not unit.is_active:
-        state = "failed" if unit.active == "failed" else "not running"
-        yield StatusLine("haproxy", f"{state} ({unit.active}, {unit.result})", is_well=False)
-        return
-    answer = facts.answers.get(haproxy.STATISTICS)
-    if answer is None:
-        yield StatusLine("haproxy", "does not answer on its socket: it hangs", is_well=False)
-    servers = backends.parse_statistics(answer or "")
-    for balancer in haproxy.build_balancers(params.haproxy, _book(params)).balancers:
-        yield from _status_of_balancer(balancer, servers, facts)
-
-
-def _status_of_balancer(
-    balancer: haproxy.Balancer, servers: Sequence[backends.RunningServer], facts: Facts
-) -> Iterator[StatusLine]:
-    where = (str(balancer.address), balancer.port)
-    anywhere = ("0.0.0.0", balancer.port)  # noqa: S104  # compared, not bound
-    listens = where in facts.listening or anywhere in facts.listening
-    behind = [server for server in servers if server.backend == balancer.name]
-    up = [server for server in behind if server.is_up]
-    yield StatusLine(
-        f"balancer {balancer.number}",
-        f"{where[0]}:{where[1]} {'listening' if listens else 'not listening'},"
-        f" {len(up)} of {len(behind)} servers up",
-        is_well=listens,
-    )
-    for server in behind:
-        said = f"{server.status}, {server.sessions} sessions, check: {server.check or 'none yet'}"
-        yield StatusLine(
-            f"  {server.address}", said, is_well=server.is_up or server.is_leaving, is_vital=False
-        )
-
-
-def _status_of_watcher(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
-    if not watcher.follows(params):
-        yield StatusLine("backends", "those of the context; OneGate is not followed")
-        return
-    unit = facts.units[watcher.UNIT]
-    last = watcher.read_last_cycle(facts.files.get(watcher.LAST_CYCLE))
-    if not unit.is_active:
-        said = f"{watcher.UNIT} is not running ({unit.active}, {unit.result})"
-        yield StatusLine("backends", said, is_well=False)
-        return
-    if last.time_s is None:
-        yield StatusLine("backends", "no look at OneGate yet", is_well=False, is_vital=False)
-        return
-    age = max(0.0, facts.now_s - last.time_s)
-    is_fresh = age <= watcher.longest_quiet_s(params)
-    yield StatusLine(
-        "backends", f"follow OneGate, last cycle {age:.0f} s ago", is_fresh, is_vital=False
-    )
-    if last.leaving:
-        yield StatusLine("  leaving", f"{', '.join(last.leaving)}, until their sessions end")
-    if last.error:
-        yield StatusLine("  last error", last.error, is_well=False, is_vital=False)
-    if last.onegate_error:
-        said = f"{last.onegate_error}; the servers known last stay"
-        yield StatusLine("  OneGate", said, is_well=False, is_vital=False)
-    for refused in last.refused:
-        yield StatusLine("  refused", refused, is_well=False, is_vital=False)
-
-
-def _status_of_dns(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
-    if not params.dns.enabled:
-        yield StatusLine("dns", "off")
-        return
-    conf = dns.build_resolver(params.dns, params.opennebula, _book(params))
-    unit = facts.units[dns.UNIT]
-    if not unit.is_active:
-        state = "failed" if unit.active == "failed" else "not running"
-        yield StatusLine("dns", f"{state} ({unit.active}, {unit.result})", is_well=False)
-        return
-    deaf = [
-        one
-        for one in conf.listeners
-        if not conf.tcp_disabled and (str(one.address), one.port) not in facts.listening
-    ]
-    if deaf:
-        said = f"not listening on {deaf[0].address}:{deaf[0].port}"
-        yield StatusLine("dns", said, is_well=False)
-        return
-    where = ", ".join(dict.fromkeys(str(one.address) for one in conf.listeners)) or "no address"
-    asks = ", ".join(str(one.address) for one in conf.forwarders) or "the root servers"
-    yield StatusLine("dns", f"answers on {where}, asks {asks}")
-
-
-def _status_of_vrrp(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
-    vrrp = _vrrp(params)
-    for vip in vrrp.unheld if params.keepalived.enabled else ():
-        yield StatusLine(f"vip {vip.address.ip}", "can be held by nobody", is_well=False)
-    if not _holds_addresses(params):
-        yield StatusLine("vrrp", "off: no virtual address to hold")
-        return
-    unit = facts.units[keepalived.UNIT]
-    if not unit.is_active:
-        state = "failed" if unit.active == "failed" else "not running"
-        yield StatusLine("vrrp", f"{state} ({unit.active}, {unit.result})", is_well=False)
-        return
-    strangers = keepalived.find_strangers(facts.words.get(keepalived.UNIT, ""))
-    for instance in vrrp.instances:
-        found = keepalived.read_state(
-            facts.files.get(keepalived.state_file("INSTANCE", instance.name))
-        )
-        yield _status_of_instance(instance, found, facts)
-        if instance.name in strangers:
-            # A backup that hears only a stranger does not know whether anyone holds its addresses.
-            said = keepalived.describe_stranger(instance.vrid, instance.link)
-            is_vital = found.name != "MASTER"
-            yield StatusLine(f"vrrp {instance.name}", said, is_well=False, is_vital=is_vital)
-
-
-def _status_of_instance(
-    instance: keepalived.VrrpInstance, state: keepalived.VrrpState, facts: Facts
-) -> StatusLine:
-    subject = f"vrrp {instance.name}"
-    vips = ", ".join(str(vip.address.ip) for vip in instance.vips)
-    held = [vip for vip in instance.vips if _is_on(vip.address, vip.link, facts)]
-    if state.name == "MASTER":
-        missing = ", ".join(str(vip.address.ip) for vip in instance.vips if vip not in held)
-        if missing:
-            return StatusLine(subject, f"MASTER, and {missing} not there yet", is_well=False)
-        return StatusLine(subject, f"MASTER, holds {vips}")
-    if state.name == "BACKUP":
-        left = ", ".join(str(vip.address.ip) for vip in held)
-        if left:
-            return StatusLine(subject, f"BACKUP, and {left} still there", is_well=False)
-        if facts.uptime_s - state.since_s < keepalived.election_s(instance):
-            return StatusLine(subject, "BACKUP, the election is not over yet", is_well=False)
-        return StatusLine(subject, f"BACKUP, another node holds {vips}")
-    if state.name == "FAULT":
-        said = "in FAULT: a link or an address of it is missing, or HAProxy does not answer"
-        return StatusLine(subject, said, is_well=False)
-    return StatusLine(subject, "keepalived has not told its state yet", is_well=False)
-
-
-def _is_on(address: IPv4Interface, link_name: str, facts: Facts) -> bool:
-    link = facts.link(link_name)
-    return link is not None and any(own.ip == address.ip for own in link.addresses)
