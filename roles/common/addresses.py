@@ -38,12 +38,14 @@ class Nic:
         address: None where the context gives the interface none.
         gateway: The gateway of its network, if given.
         is_management: Whether it is for administration only.
+        is_external: Whether its address is known outside only, so that nobody configures it here.
     """
 
     number: int
     address: IPv4Interface | None
     gateway: IPv4Address | None
     is_management: bool
+    is_external: bool = False
 
     @property
     def name(self) -> str:
@@ -128,6 +130,7 @@ def build_address_book(
             _with_inferred_prefix(address, number, params) if address else None,
             params.nic_gateways.get(number),
             params.nic_management.get(number, False),
+            params.nic_external.get(number, False),
         )
         for number, address in sorted(params.nic_addresses.items())
     )

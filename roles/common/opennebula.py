@@ -29,4 +29,5 @@ class OpenNebulaParams:
     nic_gateways: Mapping[int, IPv4Address]
     nic_nameservers: Mapping[int, str]
     nic_macs: Mapping[int, str]
+    nic_external: Mapping[int, bool]
     nic_management: Mapping[int, bool]

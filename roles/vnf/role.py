@@ -86,9 +86,10 @@ class VnfRole:
             link = facts.link(nic.name)
             if link is None:
                 return NotYet(f"{nic.name} is not there: is the NIC attached?")
-            if nic.address and not facts.has_address(nic.name, nic.address):
+            expected = None if nic.is_external else nic.address
+            if expected and not facts.has_address(nic.name, expected):
                 return NotYet(
-                    f"{nic.name} has no address {nic.address.ip} yet: the contextualization"
+                    f"{nic.name} has no address {expected.ip} yet: the contextualization"
                     " package sets it"
                 )
         return Ready()

@@ -374,3 +374,23 @@ def test_a_virtual_router_forwards_without_being_told() -> None:
     plan = decided.role.plan(Stage.CONFIGURE, decided.params, Facts())
     (settings,) = (a for a in plan.actions if isinstance(a, KernelSettings))
     assert ("net.ipv4.conf.eth0.forwarding", "1") in settings.wanted
+
+
+def prerequisites(facts: Facts, **changes: str | None) -> object:
+    decided = decide_gateway(**changes)
+    return decided.role.prerequisites(decided.params, facts)
+
+
+def test_links_and_addresses_that_others_set_are_waited_for() -> None:
+    assert prerequisites(healthy()) == Ready()
+    late = prerequisites(replace(healthy(), links=(link("eth0", "10.2.11.200/24"),)))
+    assert late == NotYet("eth1 is not there: is the NIC attached?")
+    bare = prerequisites(replace(healthy(), links=(link("eth0", "10.2.11.200/24"), link("eth1"))))
+    assert isinstance(bare, NotYet)
+    assert "eth1 has no address 172.20.0.100 yet" in bare.reason
+
+
+def test_an_address_that_is_known_outside_only_is_not_waited_for() -> None:
+    facts = replace(healthy(), links=(link("eth0"), link("eth1", "172.20.0.100/24")))
+    assert isinstance(prerequisites(facts), NotYet)
+    assert prerequisites(facts, ETH0_EXTERNAL="YES") == Ready()
