@@ -6,7 +6,7 @@ import pytest
 
 from tests.lab.basics import wait_until
 from tests.lab.context import PRIVATE_VIP, PUBLIC_VIP
-from tests.lab.gateway_node import agent, wait_ready
+from tests.lab.gateway_node import agent, holder_of, wait_moved, wait_ready
 from tests.lab.lab import Lab
 from tests.lab.network import Host
 
@@ -105,3 +105,40 @@ def test_a_nic_that_comes_late_is_waited_for(lab: Lab) -> None:
     node.run(["ip", "link", "set", "eth1", "up"])
     node.run(["ip", "address", "replace", "172.20.0.100/24", "dev", "eth1"])
     wait_ready(lab, node)
+
+
+def test_adverts_of_a_fraction_of_a_second_move_the_addresses_too(lab: Lab) -> None:
+    often = {"ONEAPP_VNF_KEEPALIVED_INTERVAL": "0.2"}
+    nodes = [lab.vnf(f"vnf{index}", index, **often) for index in range(2)]
+    for node in nodes:
+        wait_ready(lab, node)
+    holder, other = holder_of(nodes)
+    assert "vrrp_version 3" in holder.read("/etc/keepalived/keepalived.conf")
+    holder.kill()
+    wait_moved(holder, other, timeout_s=6)
+
+
+def test_a_gateway_that_is_switched_off_in_order_hands_its_addresses_over(lab: Lab) -> None:
+    nodes = [lab.vnf(f"vnf{index}", index) for index in range(2)]
+    for node in nodes:
+        wait_ready(lab, node)
+    holder, other = holder_of(nodes)
+    holder.stop()
+    wait_moved(holder, other, timeout_s=6)
+    said = other.journal("keepalived")
+    assert "Entering MASTER STATE" in said
+
+
+def test_two_gateways_agree_on_a_router_id_that_only_onegate_tells(lab: Lab) -> None:
+    untold = {"SERVICE_ID": None, "ONEAPP_VNF_KEEPALIVED_VRID": None}
+    nodes = [lab.vnf(f"vnf{index}", index, **untold) for index in range(2)]
+    for node in nodes:
+        wait_ready(lab, node)
+    holder_of(nodes)
+    ids = {
+        line.split()[1]
+        for node in nodes
+        for line in node.read("/etc/keepalived/keepalived.conf").splitlines()
+        if "virtual_router_id" in line
+    }
+    assert ids == {str(lab.service_id % 255 + 1)}
