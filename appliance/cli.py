@@ -137,7 +137,7 @@ def _complain(error: OnekeError, *, as_json: bool) -> None:
 
 
 def _options(arguments: argparse.Namespace, *, dry_run: bool = False) -> Any:
-    from appliance.agent import Options
+    from appliance.options import Options
 
     given = getattr(arguments, "context", None)
     path = PurePosixPath(Path(given).absolute()) if given else None
@@ -220,8 +220,8 @@ def _print_result(result: Any, *, dry_run: bool, unchanged: bool) -> None:
 
 
 def _validate(arguments: argparse.Namespace) -> int:
-    from appliance.agent import decide, read_services
     from appliance.contextfile import gather_context
+    from appliance.decision import decide, read_services
     from appliance.registry import known_roles
     from appliance.system import real_system
 
@@ -242,7 +242,7 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 
 def _params(arguments: argparse.Namespace) -> int:
-    from appliance.agent import read_services
+    from appliance.decision import read_services
     from appliance.export import FORMATS
 
     services = read_services(_options(arguments))

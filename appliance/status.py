@@ -8,18 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 from appliance import __version__, paths
-from appliance.agent import (
-    Options,
-    decide,
-    describe_readiness,
-    look,
-    read_identity_of,
-    read_services,
-    with_service,
-)
+from appliance.agent import describe_readiness, look
 from appliance.contextfile import gather_context
+from appliance.decision import decide, read_services, with_service
 from appliance.errors import FileError, NotText, OnekeError
 from appliance.facts import gather_facts
+from appliance.identify import read_identity_of
+from appliance.options import Options
 from appliance.role import StatusLine
 from appliance.system import System
 from appliance.waiting import Ready

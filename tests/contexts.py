@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from appliance.agent import Decided, Options, decide, read_services
 from appliance.context import Context
+from appliance.decision import Decided, decide, read_services
+from appliance.options import Options
 
 GATEWAY: Mapping[str, str] = {
     "VMID": "365",

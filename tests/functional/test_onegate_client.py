@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from appliance import paths
-from appliance.agent import connect
 from appliance.errors import (
     OneGateError,
     OneGateMalformed,
@@ -23,6 +22,7 @@ from appliance.errors import (
     OneGateRefused,
     OneGateUnavailable,
 )
+from appliance.identify import connect
 from appliance.secret import Secret
 from appliance.system import System
 from appliance.system.files import RealFiles

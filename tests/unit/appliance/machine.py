@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from appliance import paths
-from appliance.agent import Options, RunResult, run
+from appliance.agent import RunResult, run
+from appliance.options import Options
 from appliance.system import System
 from appliance.system.units import UnitState
 from tests.contexts import GATEWAY
