@@ -29,6 +29,8 @@ from appliance.plan import Change, diff_texts
 from appliance.system import System
 from appliance.system.units import UnitState
 
+_ENABLED = ("enabled", "enabled-runtime")
+
 # What HAProxy says after the lines that tell what is wrong.
 _SUMMARY = re.compile(r"Error\(s\) found in configuration file|Fatal errors found in configuration")
 
@@ -89,6 +91,10 @@ class WriteFile:
         finally:
             system.files.remove(candidate)
             system.files.remove(log)
+        if completed.rc < 0:
+            # It was killed, which says nothing about the file.
+            reason = f"ended by signal {-completed.rc}"
+            raise CommandError(argv, completed.rc, "", completed.stderr, reason)
         if completed.rc != 0:
             raise ConfigurationRefused(
                 f"{self.path}: {argv[0]} refuses it: {_first_complaint(said, places['{file}'])}",
@@ -233,6 +239,8 @@ class ReplaceTable:
         try:
             system.packet_filter.check(self._transaction)
         except CommandError as error:
+            if error.rc is None or error.rc < 0:
+                raise
             raise ConfigurationRefused(f"{self.name}: nft refuses it: {error}") from error
 
     def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
@@ -266,16 +274,19 @@ class ReplaceTable:
 
 @dataclass(frozen=True)
 class RunUnit:
-    """A unit that is enabled, active, and has loaded these files as they are.
+    """A unit that is active and has loaded these files as they are.
 
     Attributes:
         files: The files it reads at start and at reload.
         restarts: Whether it takes a restart to read them anew.
+        at_boot: Whether the service manager starts it at boot; else each boot's run of the agent
+            does, once all that it builds upon is there.
     """
 
     unit: str
     files: tuple[PurePosixPath, ...] = ()
     restarts: bool = False
+    at_boot: bool = True
 
     @property
     def name(self) -> str:
@@ -294,8 +305,10 @@ class RunUnit:
         self, system: System, state: UnitState, pending: frozenset[PurePosixPath]
     ) -> list[str]:
         wanted = []
-        if not state.is_enabled:
+        if self.at_boot and not state.is_enabled:
             wanted.append("enable")
+        if not self.at_boot and state.enabled in _ENABLED:
+            wanted.append("disable")
         if not state.is_active:
             wanted.append("start")
         elif pending & set(self.files) or not self._has_loaded(system):
@@ -319,8 +332,10 @@ class RunUnit:
                 f"{self.unit}: {state.load}",
                 hint="the image lacks the package, or somebody masked the unit",
             )
-        if not state.is_enabled:
+        if self.at_boot and not state.is_enabled:
             system.units.enable(self.unit)
+        if not self.at_boot and state.enabled in _ENABLED:
+            system.units.disable(self.unit)
         try:
             self._start_or_reload(system, state)
         except CommandError as error:
@@ -365,13 +380,13 @@ class StopUnit:
         wanted = []
         if state.is_active or state.active == "activating":
             wanted.append("stop")
-        if state.enabled in ("enabled", "enabled-runtime"):
+        if state.enabled in _ENABLED:
             wanted.append("disable")
         return Change(" and ".join(wanted)) if wanted else None
 
     def apply(self, system: System) -> None:
         """Disable, then stop."""
-        if system.units.show(self.unit).enabled in ("enabled", "enabled-runtime"):
+        if system.units.show(self.unit).enabled in _ENABLED:
             system.units.disable(self.unit)
         system.units.stop(self.unit)
         system.files.remove(_loaded_path(self.unit))

@@ -13,7 +13,7 @@ from typing import Any
 
 from appliance import __version__, paths
 from appliance.apply import Journal, Outcome, apply, open_journal, preflight, preview
-from appliance.contextfile import gather_context
+from appliance.contextfile import context_in_force, gather_context, keep_context
 from appliance.daemon import Cycle
 from appliance.decision import BASE, Decided, decide, parse_base, read_services, with_service
 from appliance.errors import (
@@ -109,6 +109,7 @@ def _run_locked(
     if options.dry_run:
         return _preview_run(system, decided)
     keep_identity(system, identity)
+    keep_context(system, context)
     reporter = Reporter(system, identity, role_name, log, tell)
     journal, cut_in = open_journal(system, uuid.uuid4().hex[:12])
     if cut_in:
@@ -121,6 +122,13 @@ def _run_locked(
     except OnekeError as error:
         reporter.failed(str(error))
         journal.record("run.end", state="FAILED", error=str(error))
+        raise
+    except Exception as error:
+        # A bug must not leave a node that says nothing; what it is goes to the log alone, for its
+        # text may hold anything.
+        bug = f"a bug in the agent ({type(error).__name__}): journalctl -u oneke-agent"
+        reporter.failed(bug)
+        journal.record("run.end", state="FAILED", error=bug)
         raise
     journal.record("run.end", state="READY", changes=result.changes)
     log.info("run.ended", changed=result.changes, waited_s=round(result.waited_s or 0, 1))
@@ -201,7 +209,7 @@ def begin_cycle(system: System, options: Options, daemon: str, log: Logger) -> C
         OnekeError: They are not sound, or the role is not known.
     """
     services = read_services(options)
-    context = gather_context(system, options.context_path)
+    context = context_in_force(system, options.context_path)
     base: Mapping[str, Any] = parse_base(context, services).values[BASE]
     identity = read_identity(system, base["vm_id"])
     role_name = options.role or identity.role

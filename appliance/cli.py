@@ -27,7 +27,8 @@ examples:
   oneke-agent status                    what this node is, and what is missing
   journalctl -u oneke-agent             the log of the runs at boot
 
-exit status: 0 done; 64 wrong usage; 70 a bug; 75 try again; 78 a person must correct something"""
+exit status: 0 done; 1 (status only) the node is not well; 64 wrong usage; 70 a bug; 75 try again;
+78 a person must correct something"""
 
 _USAGE_ERROR = 64
 
@@ -111,7 +112,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         import traceback
 
         traceback.print_exc()
-        print(f"oneke-agent: a bug in the agent: {error!r}; please report it", file=sys.stderr)
+        print(
+            f"oneke-agent: a bug in the agent ({type(error).__name__}); please report it",
+            file=sys.stderr,
+        )
         return EXIT_INTERNAL
     return code
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import PurePosixPath
 
@@ -45,6 +46,30 @@ def gather_context(system: System, explicit: PurePosixPath | None = None) -> Con
         if judge is not None:
             return _with_token(judge, _read(system, path.parent / "token.txt"))
     return _from_disc(system)
+
+
+def keep_context(system: System, context: Context) -> None:
+    """Leave the context a run works with for daemons, which can not mount a disc."""
+    document = {"source": context.source, "values": dict(context.values)}
+    text = json.dumps(document) + "\n"
+    if system.files.read(paths.CONTEXT_IN_FORCE) != text:
+        system.files.write(paths.CONTEXT_IN_FORCE, text, mode=0o600)
+
+
+def context_in_force(system: System, explicit: PurePosixPath | None = None) -> Context:
+    """Return the context that the last sound run worked with, else read it as a run does.
+
+    Raises:
+        ContextError: There is none, or what is there is no context.
+    """
+    text = None if explicit else _read(system, paths.CONTEXT_IN_FORCE)
+    try:
+        kept = json.loads(text or "null")
+        if kept is not None:
+            return Context(kept["values"], kept["source"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    return gather_context(system, explicit)
 
 
 def _read(system: System, path: PurePosixPath) -> str | None:

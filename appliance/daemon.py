@@ -12,9 +12,11 @@ from appliance.logs import Logger
 from appliance.system import System
 from appliance.system.signals import Interrupted, Signals
 
-_JITTER = 0.2
+_JITTER = 0.3
 _FIRST_BACKOFF_S = 1.0
 _LONGEST_BACKOFF_S = 15.0
+# Shorter than the watchdog's time by far; a cycle whose time has not come does little.
+_LONGEST_PAUSE_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,11 @@ def run_daemon(
             continue
         except Exception as error:  # a daemon outlives every cycle; what is no OnekeError is a bug
             failures += 1
-            text = str(error) if isinstance(error, OnekeError) else f"a bug: {error!r}"
+            text = (
+                str(error)
+                if isinstance(error, OnekeError)
+                else f"a bug in the agent ({type(error).__name__})"
+            )
             if text != said:
                 said = text
                 log.error("cycle.failed", reason=text, exc_info=not isinstance(error, OnekeError))
@@ -87,7 +93,8 @@ def run_daemon(
             pause = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** min(failures - 1, 10))
             outcome = CycleOutcome(pause, f"failed {failures} times: {text}")
         _notify(system, log, f"WATCHDOG=1\nSTATUS={outcome.summary}")
-        signals.wait(jitter((1 - _JITTER) * outcome.pause_s, (1 + _JITTER) * outcome.pause_s))
+        pause = min(_LONGEST_PAUSE_S, outcome.pause_s)
+        signals.wait(jitter(pause, (1 + _JITTER) * pause))
     _notify(system, log, "STOPPING=1")
     log.info("daemon.stopped")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Interface
 from pathlib import PurePosixPath
 
-from appliance.errors import SocketError
+from appliance.errors import NotText, SocketError
 from appliance.system import System
 from appliance.system.network import Link, Route
 from appliance.system.units import UnitState
@@ -77,7 +77,7 @@ def gather_facts(system: System, wanted: FactsWanted) -> Facts:
         routes=system.network.routes(),
         listening=system.network.listening(),
         units={name: system.units.show(name) for name in wanted.units},
-        files={path: system.files.read(path) for path in wanted.files},
+        files={path: read_if_text(system, path) for path in wanted.files},
         tables={
             table: listed
             for table in wanted.tables
@@ -89,6 +89,14 @@ def gather_facts(system: System, wanted: FactsWanted) -> Facts:
         uptime_s=system.clock.uptime(),
         now_s=system.clock.now(),
     )
+
+
+def read_if_text(system: System, path: PurePosixPath) -> str | None:
+    """Return a file's text, or None where there is none or a disk error left no text of it."""
+    try:
+        return system.files.read(path)
+    except NotText:
+        return None
 
 
 def _ask(system: System, path: PurePosixPath, question: str) -> str | None:

@@ -11,6 +11,7 @@ from appliance import paths
 from appliance.context import Context
 from appliance.decision import BASE, parse_base
 from appliance.errors import (
+    ConfigurationRefused,
     OneGateError,
     ParameterProblems,
     Problem,
@@ -32,6 +33,7 @@ from appliance.waiting import (
 
 _IDENTITY_TIMEOUT_S = 600
 _DRY_IDENTITY_TIMEOUT_S = 20
+_SYSTEM_CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt",)
 _CA_FILE = paths.RUN_DIR / "onegate-ca.pem"
 
 
@@ -56,12 +58,32 @@ def connect(
         log.warning(
             "onegate.unverified", reason="ONEAPP_ONEGATE_TLS_VERIFY=NO: anyone can play OneGate"
         )
-    elif certificates and certificates.startswith("/"):
-        verify = system.files.real(PurePosixPath(certificates))
-    elif certificates and keep_certificates:
-        system.files.write(_CA_FILE, certificates)
-        verify = system.files.real(_CA_FILE)
+    elif certificates:
+        verify = _trusted(system, certificates, keep=keep_certificates)
+    else:
+        verify = next(
+            (path for path in _SYSTEM_CERTIFICATES if system.files.state(PurePosixPath(path))), True
+        )
     return replace(system, onegate=HttpOneGate(endpoint, vm_id, token, verify=verify))
+
+
+def _trusted(system: System, given: str, *, keep: bool) -> bool | str:
+    """Put the certificates given beside the system's, and return the file of both.
+
+    Raises:
+        ConfigurationRefused: What was given holds no certificate.
+    """
+    text = system.files.read(PurePosixPath(given)) if given.startswith("/") else given
+    if "-----BEGIN CERTIFICATE-----" not in (text or ""):
+        raise ConfigurationRefused(
+            "ONEAPP_ONEGATE_CA: expected certificates (PEM, plain or base64), or the absolute path"
+            " of a file with them"
+        )
+    if not keep:
+        return system.files.real(PurePosixPath(given)) if given.startswith("/") else True
+    own = [system.files.read(PurePosixPath(path)) or "" for path in _SYSTEM_CERTIFICATES]
+    system.files.write(_CA_FILE, "\n".join([text or "", *own]))
+    return system.files.real(_CA_FILE)
 
 
 def find_role(
@@ -77,7 +99,7 @@ def find_role(
     if options.role is not None:
         return _with_known_service(replace(identity, role=options.role), context, system, log)
     if identity.role is not None:
-        return identity
+        return _with_known_service(identity, context, system, log)
     onegate = system.onegate
     if onegate is None:
         if problems:

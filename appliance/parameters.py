@@ -217,13 +217,19 @@ def _candidates(entry: Entry, context: Context, taken: frozenset[str]) -> Iterat
             and (context.get(alias.unless_true) or "").strip().lower() in TRUE_WORDS
         ):
             continue
-        if alias.unless_any and any(map(compile_name(alias.unless_any).match, context.values)):
+        if alias.unless_any and _is_any_set(alias.unless_any, context):
             continue
         for given in _members(
             alias.name, entry.parts, alias.fixed, context, frozenset(), is_alias=True
         ):
             text = _transform(given.text, alias.transform)
             yield _Given(given.key, given.index, text, is_alias=True)
+
+
+def _is_any_set(family: str, context: Context) -> bool:
+    """Say whether a member of a family has a value; OneFlow passes unset ones as empty texts."""
+    expression = compile_name(family)
+    return any(value and expression.match(key) for key, value in context.values.items())
 
 
 def _members(

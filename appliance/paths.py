@@ -20,7 +20,6 @@ CONTEXT_DISC_LABEL = "CONTEXT"
 STATE_DIR = PurePosixPath("/var/lib/oneke")
 IDENTITY = STATE_DIR / "identity.json"
 JOURNAL = STATE_DIR / "journal.jsonl"
-LAST_RUN = STATE_DIR / "last-run.json"
 LOADED_DIR = STATE_DIR / "loaded"
 
 RUN_DIR = PurePosixPath("/run/oneke")
@@ -28,6 +27,7 @@ LOCK = RUN_DIR / "lock"
 CHANGE_LOCK = RUN_DIR / "change.lock"
 CANDIDATE_DIR = RUN_DIR / "candidate"
 CONTEXT_MOUNT = RUN_DIR / "context"
+CONTEXT_IN_FORCE = RUN_DIR / "context.json"
 PROGRESS = RUN_DIR / "progress.json"
 
 ISSUE = PurePosixPath("/etc/issue.d/50-oneke.issue")

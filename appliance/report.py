@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from appliance import __version__, paths
@@ -58,9 +59,16 @@ class Reporter:
         self._locally(FAILED, "", error)
         self._try_to_publish({"ONEKE_STATE": FAILED, "ONEKE_ERROR": readable(error)})
 
-    def trouble(self, error: str) -> None:
-        """Say what is wrong on a node that goes on doing its job; an empty text when it is over."""
-        self._try_to_publish({"ONEKE_ERROR": readable(error)})
+    def trouble(self, error: str, *, ours: str) -> None:
+        """Say what is wrong on a node that goes on doing its job.
+
+        Args:
+            error: What is wrong; empty when it is over.
+            ours: How such texts begin: what somebody else reported is not taken back.
+        """
+        published = self._kept().published.get("ONEKE_ERROR", "")
+        if error or published.startswith(ours):
+            self._try_to_publish({"ONEKE_ERROR": readable(error)})
 
     def ready(self, *, report_ready: bool) -> None:
         """Say that the node does its job.
@@ -119,7 +127,9 @@ class Reporter:
     def _locally(self, state: str, step: str, error: str) -> None:
         said = error or step or "the node does its job"
         line = f"OneKE {self._role}: {state}: {said}"
-        self._tell(line)
+        with suppress(OSError):
+            # Whoever reads may have gone.
+            self._tell(line)
         document = {
             "time": self._system.clock.now(),
             "role": self._role,

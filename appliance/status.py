@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 from appliance import __version__, paths
-from appliance.agent import describe_readiness, look
+from appliance.agent import describe_readiness
 from appliance.contextfile import gather_context
 from appliance.decision import decide, read_services, with_service
 from appliance.errors import FileError, NotText, OnekeError
@@ -79,7 +79,7 @@ def describe_node(system: System, options: Options) -> NodeStatus:
     except OnekeError as error:
         return _with(known, error=str(error))
     facts = gather_facts(system, decided.role.facts_wanted(decided.params))
-    readiness = look(system, decided)
+    readiness = decided.role.readiness(decided.params, facts)
     return _with(
         known,
         lines=decided.role.status(decided.params, facts),

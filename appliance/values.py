@@ -20,6 +20,9 @@ from appliance.secret import Secret
 
 _HOST_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*\.?\Z")
+_URL = re.compile(
+    rf"https?://({_HOST_LABEL}(?:\.{_HOST_LABEL})*|\[[0-9A-Fa-f:.]+\])(?P<port>:[0-9]{{1,5}})?(/[!-?A-~]*)?\Z"
+)
 _PLACEHOLDER = re.compile(
     r"<(?:ETH[0-9]+_(?:IP|VIP|EP)[0-9]+|ONEAPP_VROUTER_ETH[0-9]+_VIP[0-9]+)>\Z"
 )
@@ -248,7 +251,8 @@ def parse_host(text: str, limits: Limits) -> str:
 def parse_url(text: str, limits: Limits) -> str:
     """Read an http or https address without credentials or a trailing slash."""
     url = text.strip()
-    if not re.fullmatch(r"https?://[^\s/@]+(/[^\s@]*)?", url) or not _names_a_server(url):
+    found = _URL.match(url)
+    if not found or not 0 < int((found["port"] or ":1")[1:]) <= 65535:
         raise Rejected("expected an address such as http://10.0.0.1:5030")
     return url.rstrip("/")
 

@@ -101,7 +101,8 @@ class RealFiles:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise FileError(f"{path}: can not be read: {error.strerror}") from error
+            hint = "run it as root" if isinstance(error, PermissionError) else None
+            raise FileError(f"{path}: can not be read: {error.strerror}", hint=hint) from error
         if limit is not None and len(data) > limit:
             raise FileError(f"{path}: larger than {limit} bytes")
         try:

@@ -6,6 +6,7 @@ Repeating a call is the caller's business (`appliance.waiting.retry`), who knows
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -61,7 +62,11 @@ class HttpOneGate:
         self._session.verify = verify
         self._session.trust_env = False
         self._session.headers.update(
-            {"X-ONEGATE-TOKEN": token.reveal(), "X-ONEGATE-VMID": str(vm_id), "Accept": "*/*"}
+            {
+                "X-ONEGATE-TOKEN": token.reveal().strip(),
+                "X-ONEGATE-VMID": str(vm_id),
+                "Accept": "*/*",
+            }
         )
 
     def own_vm(self) -> Vm:
@@ -83,10 +88,13 @@ class HttpOneGate:
 
     def _service_vm_by_vm(self, wanted: frozenset[str]) -> Service:
         plain = parse_service(self._get("/service", SERVICE_TIMEOUT_S))
+        deadline = time.monotonic() + SERVICE_TIMEOUT_S
         roles = []
         for role in plain.roles:
             vms = []
             for vm_id in role.vm_ids if not wanted or role.name in wanted else ():
+                if time.monotonic() > deadline:
+                    break
                 try:
                     vms.append(self.vm(vm_id))
                 except (OneGatePassing, OneGateRefused):
@@ -124,6 +132,7 @@ class HttpOneGate:
         return document
 
     def _request(self, method: str, path: str, timeout_s: float, body: str | None = None) -> bytes:
+        started = time.monotonic()
         what = f"OneGate {method} {path.partition('?')[0]}"
         headers = {"Content-Type": "application/x-www-form-urlencoded"} if body else {}
         try:
@@ -136,7 +145,7 @@ class HttpOneGate:
                 allow_redirects=False,
                 stream=True,
             )
-            content = _read_bounded(response, what)
+            content = _read_bounded(response, what, started + timeout_s)
         except requests.exceptions.SSLError as error:
             raise OneGateUnavailable(
                 f"{what}: the TLS certificate of {self._endpoint} does not verify: {_cause(error)}",
@@ -155,10 +164,13 @@ class HttpOneGate:
         return content
 
 
-def _read_bounded(response: requests.Response, what: str) -> bytes:
+def _read_bounded(response: requests.Response, what: str, deadline: float) -> bytes:
     chunks, size = [], 0
-    for chunk in response.iter_content(65536):
+    for chunk in response.iter_content(8192):
         size += len(chunk)
+        if time.monotonic() > deadline:
+            response.close()
+            raise OneGateUnavailable(f"{what}: the answer does not come to its end in time")
         if size > MAX_ANSWER_BYTES:
             response.close()
             raise OneGateMalformed(f"{what}: the answer is larger than {MAX_ANSWER_BYTES} bytes")

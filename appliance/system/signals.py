@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
-import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType
 from typing import Protocol
 
@@ -39,7 +40,8 @@ class RealSignals:
         self._stop = False
         self._reload = False
         self._is_interruptible = False
-        self._came = threading.Event()
+        # A handler may run anywhere, so it takes no lock: it sets flags and writes to a pipe.
+        self._wake, self._bell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._handle)
 
@@ -48,7 +50,8 @@ class RealSignals:
             self._reload = True
         else:
             self._stop = True
-        self._came.set()
+        with suppress(BlockingIOError):
+            os.write(self._bell, b"!")
         if self._is_interruptible:
             self._is_interruptible = False
             raise Interrupted
@@ -65,9 +68,9 @@ class RealSignals:
 
     def wait(self, seconds: float) -> None:
         """Let time pass, until a signal comes."""
-        if not self._came.is_set():
-            self._came.wait(seconds)
-        self._came.clear()
+        select.select([self._wake], [], [], seconds)
+        with suppress(BlockingIOError):
+            os.read(self._wake, 4096)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:

@@ -67,9 +67,6 @@ class Units(Protocol):
     def reset_failed(self, name: str) -> None:
         """Forget earlier failures, which would count against a start."""
 
-    def daemon_reload(self) -> None:
-        """Read unit files anew."""
-
     def last_words(self, name: str) -> str:
         """Return the end of what the unit's processes said in this boot."""
 
@@ -118,10 +115,6 @@ class RealUnits:
     def reset_failed(self, name: str) -> None:
         """Forget earlier failures."""
         self._systemctl("reset-failed", name)
-
-    def daemon_reload(self) -> None:
-        """Read unit files anew."""
-        self._systemctl("daemon-reload")
 
     def last_words(self, name: str) -> str:
         """Return the end of what the unit's processes said in this boot."""

@@ -31,12 +31,15 @@ class Seen:
     Attributes:
         registrations: By VM id (or lease), also of those that register nothing.
         is_whole: Whether who is not in it is really gone.
+        members: Who is there although it may not have been readable; None where even that is not
+            known.
         complaints: What was wrong with single registrations, each with the name of its VM.
     """
 
     registrations: Registrations
     is_whole: bool
     complaints: tuple[str, ...]
+    members: frozenset[str] | None = None
 
 
 def read_service(
@@ -65,8 +68,13 @@ def read_service(
             name, _texts(vm.attributes), model, book, identity, complaints
         )
     known = {vm_id for role in service.roles for vm_id in role.vm_ids}
-    is_whole = service.complete and bool(service.roles) and own_vm_id in known | {None}
-    return Seen(found, is_whole, tuple(complaints))
+    is_listed = (
+        bool(service.roles)
+        and own_vm_id in known | {None}
+        and all(len(role.vm_ids) >= role.cardinality for role in service.roles)
+    )
+    members = frozenset(map(str, known)) if is_listed else None
+    return Seen(found, is_listed and service.complete, tuple(complaints), members)
 
 
 def read_leases(
@@ -112,7 +120,7 @@ def _read_bearer(
         try:
             if not _is_meant(balancer, texts, stem, book):
                 continue
-            servers.append((balancer.number, *_read_server(balancer, stem, host, port, book)))
+            servers.append((balancer.number, *_read_server(model, stem, host, port)))
         except Rejected as rejected:
             complaints.append(f"{name}: {rejected}")
     return tuple(servers)
@@ -130,9 +138,7 @@ def _is_meant(balancer: Balancer, texts: Mapping[str, str], stem: str, book: Add
     return meant == balancer.address and port.strip() == str(balancer.port)
 
 
-def _read_server(
-    balancer: Balancer, stem: str, host: str, port: str, book: AddressBook
-) -> tuple[str, int]:
+def _read_server(model: BalancerModel, stem: str, host: str, port: str) -> tuple[str, int]:
     try:
         address = IPv4Address(host.strip())
     except ValueError:
@@ -143,8 +149,8 @@ def _read_server(
         number = port_number(port)
     except Rejected as rejected:
         raise Rejected(f"{stem}SERVER_PORT={_shown(port)}: {rejected}") from None
-    if (address, number) == (balancer.address, balancer.port):
-        raise Rejected(f"{stem}SERVER_HOST={address}: is the balancer itself")
+    if any((address, number) == (one.address, one.port) for one in model.balancers):
+        raise Rejected(f"{stem}SERVER_HOST={address}: is a balancer itself")
     return str(address), number
 
 
@@ -154,10 +160,12 @@ def _shown(text: str) -> str:
 
 
 def merge(known: Registrations, seen: Seen) -> Registrations:
-    """Take what was seen; who is missing stays as known, unless the answer was whole."""
+    """Take what was seen; who is there and could not be read stays as known."""
     if seen.is_whole:
         return seen.registrations
-    return {**known, **seen.registrations}
+    members = seen.members
+    staying = {key: servers for key, servers in known.items() if members is None or key in members}
+    return {**staying, **seen.registrations}
 
 
 def with_registrations(model: BalancerModel, registrations: Registrations) -> BalancerModel:

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from pathlib import PurePosixPath
 
-from roles.common.addresses import AddressBook, SelectedInterface, select_interfaces
+from appliance.errors import Problem
+from roles.common.addresses import (
+    ADDRESS_KEYS,
+    AddressBook,
+    SelectedInterface,
+    select_interfaces,
+)
 from roles.common.opennebula import OpenNebulaParams
 from roles.vnf.params import DnsParams
 
@@ -84,7 +90,8 @@ def build_resolver(
 def _listeners_of(mention: SelectedInterface, book: AddressBook) -> Iterator[SocketAddress]:
     port = mention.port or _PORT
     if mention.address is not None:
-        yield SocketAddress(IPv4Address(mention.address), port)
+        if _is_on_link(mention, book):
+            yield SocketAddress(IPv4Address(mention.address), port)
         return
     nic = book.nic(mention.link)
     if nic and nic.address:
@@ -122,11 +129,41 @@ def _forwarders(
             yield SocketAddress(address, _PORT)
 
 
-def check_resolver(params: DnsParams, opennebula: OpenNebulaParams, book: AddressBook) -> list[str]:
-    """Return what is doubtful."""
-    conf = build_resolver(params, opennebula, book)
-    if params.enabled and not conf.listeners:
-        return [f"ONEAPP_VNF_DNS_ENABLED is on and {INTERFACES_KEY} leaves no address to answer on"]
-    if params.enabled and params.tcp_disabled and params.udp_disabled:
-        return ["ONEAPP_VNF_DNS_TCP_DISABLED and _UDP_DISABLED leave the resolver no way to answer"]
-    return []
+def _is_on_link(mention: SelectedInterface, book: AddressBook) -> bool:
+    try:
+        return mention.link in book.links_of(IPv4Address(mention.address or ""))
+    except AddressValueError:
+        return False
+
+
+def check_resolver(
+    params: DnsParams, opennebula: OpenNebulaParams, book: AddressBook
+) -> tuple[list[Problem], list[str]]:
+    """Find what does not fit together: problems and warnings."""
+    problems = [
+        Problem(
+            INTERFACES_KEY,
+            f"{mention.link}/{mention.address}",
+            f"expected an own or virtual address of {mention.link} behind the slash",
+            depends_on=ADDRESS_KEYS,
+        )
+        for mention in select_interfaces(params.interfaces, book).mentions
+        if mention.address is not None and not _is_on_link(mention, book)
+    ]
+    return problems, list(_warn(params, build_resolver(params, opennebula, book)))
+
+
+def _warn(params: DnsParams, conf: UnboundConf) -> Iterator[str]:
+    if not params.enabled:
+        return
+    if not conf.listeners:
+        yield f"ONEAPP_VNF_DNS_ENABLED is on and {INTERFACES_KEY} leaves no address to answer on"
+    if params.tcp_disabled and params.udp_disabled:
+        yield "ONEAPP_VNF_DNS_TCP_DISABLED and _UDP_DISABLED leave the resolver no way to answer"
+    if params.use_root_servers is False and not conf.forwarders:
+        yield (
+            "ONEAPP_VNF_DNS_USE_ROOTSERVERS is NO and no other server is known: the root servers"
+            " are asked all the same"
+        )
+    if params.use_root_servers and conf.forwarders:
+        yield "ONEAPP_VNF_DNS_USE_ROOTSERVERS is without effect beside ONEAPP_VNF_DNS_NAMESERVERS"

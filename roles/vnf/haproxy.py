@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import PurePosixPath
@@ -21,6 +22,7 @@ INTERFACES_KEY = "ONEAPP_VNF_HAPROXY_INTERFACES"
 OWN_CONFIG_KEY = "ONEAPP_VNF_HAPROXY_CONFIG"
 
 _PREFIX = "ONEAPP_VNF_HAPROXY_LB"
+_ADDRESS = re.compile(r"[\d.]+\Z")
 _DEFAULT_PORTS = {0: 9345, 1: 6443, 2: 443, 3: 80}
 _DEFAULT_ADDRESS = Placeholder("ETH0_VIP0")
 # What answers behind the balancers that OneKE knows, so that a check can ask more than for a
@@ -65,6 +67,11 @@ class Server:
     port: int
     name: str
 
+    @property
+    def options(self) -> str:
+        """What its line needs beyond its check: a name is looked up while HAProxy runs."""
+        return "" if _ADDRESS.match(self.host) else " resolvers system init-addr last,libc,none"
+
 
 @dataclass(frozen=True)
 class Balancer:
@@ -78,21 +85,13 @@ class Balancer:
     number: int
     address: IPv4Address
     port: int
+    check: str
     servers: tuple[Server, ...]
 
     @property
     def name(self) -> str:
         """The name of its frontend and backend."""
         return f"lb{self.number}_{self.port}"
-
-    @property
-    def check(self) -> str:
-        """What a server has to do to count as alive."""
-        if self.number == 0 and all(s.port == _SUPERVISOR_PORT for s in self.servers):
-            return "supervisor"
-        if self.number == 1 and all(s.port == _API_PORT for s in self.servers):
-            return "api"
-        return "tcp"
 
 
 @dataclass(frozen=True)
@@ -134,8 +133,16 @@ def build_balancers(params: HaproxyParams, book: AddressBook) -> BalancerModel:
                 f"{_PREFIX}{number}: {address}:{port} is not served: {links[0]} is {reason}"
             )
         elif links:
-            balancers.append(Balancer(number, address, port, tuple(_servers(number, params))))
+            servers = tuple(_servers(number, params))
+            balancers.append(Balancer(number, address, port, _check_of(number, servers), servers))
     return BalancerModel(tuple(balancers), tuple(left_out))
+
+
+def _check_of(number: int, declared: Sequence[Server]) -> str:
+    """Decide what a server has to do to count as alive, from what is declared only."""
+    known = {0: ("supervisor", _SUPERVISOR_PORT), 1: ("api", _API_PORT)}
+    check, port = known.get(number, ("tcp", 0))
+    return check if all(server.port == port for server in declared) else "tcp"
 
 
 def _address_of(number: int, params: HaproxyParams, book: AddressBook) -> IPv4Address | None:
@@ -248,6 +255,8 @@ class HaproxyCfg:
 
     Attributes:
         own_config: A user's own text, put behind; empty for none.
+        server_options: Check of a balancer to the options of the servers behind it.
+        has_names: Whether a server is told by name, so that names have to be resolved.
     """
 
     balancers: tuple[Balancer, ...]
@@ -255,3 +264,4 @@ class HaproxyCfg:
     server_options: Mapping[str, str]
     stats_socket: str
     health_socket: str
+    has_names: bool

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from pathlib import PurePosixPath
 
 from appliance.errors import Problem
-from roles.common.addresses import AddressBook, Nic, Vip, missing_links, select_interfaces
+from roles.common.addresses import AddressBook, Nic, Vip, select_interfaces
 from roles.common.opennebula import OpenNebulaParams
 from roles.vnf.params import KeepalivedParams
 
@@ -196,6 +196,13 @@ def check_vrrp(
 
 
 def _warn(params: KeepalivedParams, model: VrrpModel, book: AddressBook) -> Iterator[str]:
+    seen: dict[IPv4Address, Vip] = {}
+    for vip in book.vips:
+        address = vip.address.ip
+        if any(nic.address and nic.address.ip == address for nic in book.nics):
+            yield f"{vip.key}: {address} is an own address of this gateway, and not a virtual one"
+        if seen.setdefault(address, vip) is not vip:
+            yield f"{vip.key}: {address} is {seen[address].key} already"
     for vip in model.unheld:
         yield (
             f"{vip.key}: nobody will hold {vip.address.ip}: no interface of its virtual router id"
@@ -217,11 +224,6 @@ def _warn(params: KeepalivedParams, model: VrrpModel, book: AddressBook) -> Iter
                 f"ONEAPP_VNF_KEEPALIVED_ETH{nic.number}_*: without effect, {nic.name} shares the"
                 " instance of another interface; give it a VRID of its own"
             )
-
-
-def missing_interfaces(params: KeepalivedParams, book: AddressBook) -> tuple[str, ...]:
-    """Return what the interface list names and this VM does not have."""
-    return missing_links(select_interfaces(params.interfaces, book), book)
 
 
 @dataclass(frozen=True)
@@ -284,11 +286,15 @@ def find_strangers(words: str) -> frozenset[str]:
     return frozenset(found["instance"] for found in _STRANGER.finditer(words))
 
 
+# How a text about a stranger begins.
+STRANGER_SIGN = "another router uses virtual router id"
+
+
 def describe_stranger(vrid: int, link: str) -> str:
     """Say what a stranger means, and what to do."""
     return (
-        f"another router uses virtual router id {vrid} on {link} with other addresses or password:"
-        " give this service a ONEAPP_VNF_KEEPALIVED_VRID of its own"
+        f"{STRANGER_SIGN} {vrid} on {link} with other addresses or password: give this service a"
+        " ONEAPP_VNF_KEEPALIVED_VRID of its own, or configure the other gateway of the pair alike"
     )
 
 

@@ -57,9 +57,9 @@ class VnfRole:
         warnings: list[str] = []
         found = [keepalived.check_vrrp(params.keepalived, params.opennebula, book)]
         found.append(nat.check_nat(params.nat4, book))
+        found.append(dns.check_resolver(params.dns, params.opennebula, book))
         if params.haproxy.enabled:
             found.append(haproxy.check_balancers(params.haproxy, book))
-        warnings += dns.check_resolver(params.dns, params.opennebula, book)
         for these_problems, these_warnings in found:
             problems += these_problems
             warnings += these_warnings
@@ -135,24 +135,25 @@ class VnfRole:
         if not watcher.follows(params):
             yield StopUnit(watcher.UNIT)
             return
-        model = haproxy.build_balancers(params.haproxy, address_book(params))
         yield WriteFile(
             watcher.SETTINGS,
-            watcher.settings_text(params, model),
+            watcher.settings_text(params, self._gateway(params)),
             mode=0o600,
             loaded_by=(watcher.UNIT,),
         )
-        yield RunUnit(watcher.UNIT, (watcher.SETTINGS,))
+        yield RunUnit(watcher.UNIT, (watcher.SETTINGS,), at_boot=False)
 
     def _haproxy_cfg(self, params: VnfParams, known: backends.Registrations) -> WriteFile:
         """Render the one file that `configure` and the daemon both write."""
         model = haproxy.build_balancers(params.haproxy, address_book(params))
+        balancers = backends.with_registrations(model, known).balancers
         cfg = haproxy.HaproxyCfg(
-            backends.with_registrations(model, known).balancers,
+            balancers,
             (params.haproxy.own_config or "").strip(),
             haproxy.SERVER_OPTIONS,
             str(haproxy.STATS_SOCKET),
             str(haproxy.HEALTH_SOCKET),
+            has_names=any(server.options for one in balancers for server in one.servers),
         )
         return WriteFile(
             haproxy.CONF,
@@ -216,7 +217,9 @@ class VnfRole:
                 "the parameters ONEAPP_VNF_KEEPALIVED_* and ONEAPP_VROUTER_*",
             ),
         )
-        yield RunUnit(keepalived.UNIT, (keepalived.CONF,))
+        # Not at boot by itself: it would take the addresses before NAT is there, or with settings
+        # of another time.
+        yield RunUnit(keepalived.UNIT, (keepalived.CONF,), at_boot=False)
 
     def _render(self, service: str, template: str, model: Any) -> str:
         return render(self._services[service].folders, template, model)
@@ -244,18 +247,15 @@ class VnfRole:
                 "backends do not follow OneGate on this gateway",
                 hint="ONEAPP_VNF_HAPROXY_ENABLED and ONEAPP_VNF_HAPROXY_ONEGATE_ENABLED turn it on",
             )
+        return watcher.BackendsCycle(system, params, self._gateway(params), reporter, log)
+
+    def _gateway(self, params: VnfParams) -> watcher.Gateway:
         book = address_book(params)
-        return watcher.BackendsCycle(
-            system,
-            params,
-            watcher.Gateway(
-                haproxy.build_balancers(params.haproxy, book),
-                book,
-                vrrp_model(params).instances if holds_addresses(params) else (),
-                lambda known: self._haproxy_cfg(params, known),
-            ),
-            reporter,
-            log,
+        return watcher.Gateway(
+            haproxy.build_balancers(params.haproxy, book),
+            book,
+            vrrp_model(params).instances if holds_addresses(params) else (),
+            lambda known: self._haproxy_cfg(params, known),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from appliance import paths
 from appliance.actions import WriteFile, digest_of, mark_loaded
 from appliance.daemon import CycleOutcome
 from appliance.errors import OneGateError, OneGateUnavailable, OnekeError, SocketError
+from appliance.facts import read_if_text
 from appliance.logs import Logger
 from appliance.report import Reporter
 from appliance.system import System
@@ -53,24 +55,42 @@ def uses_leases(params: VnfParams) -> bool:
     return opennebula.service_id is None and opennebula.virtual_router_id is not None
 
 
-def settings_text(params: VnfParams, model: BalancerModel) -> str:
-    """Write what the daemon has to be told of when it changes; no secrets are among it."""
-    return (
-        json.dumps(
-            {
-                "refresh_rate_s": params.haproxy.refresh_rate,
-                "from_leases": uses_leases(params),
-                "service": params.opennebula.service_id,
-                "onegate": params.opennebula.onegate_endpoint,
-                "balancers": [
-                    [one.name, str(one.address), [server.name for server in one.servers]]
-                    for one in model.balancers
-                ],
-            },
-            indent=1,
-        )
-        + "\n"
+@dataclass(frozen=True)
+class Gateway:
+    """What the gateway's parameters come to.
+
+    Attributes:
+        model: The declared balancers with their static servers.
+        book: What placeholders stand for.
+        instances: The VRRP instances, on which a stranger may speak.
+        render: The renderer of HAProxy's file that `configure` uses too.
+    """
+
+    model: BalancerModel
+    book: AddressBook
+    instances: tuple[VrrpInstance, ...]
+    render: Callable[[backends.Registrations], WriteFile]
+
+
+def settings_text(params: VnfParams, gateway: Gateway) -> str:
+    """Write what the daemon has to be told of when it changes, as one digest of it all."""
+    opennebula = params.opennebula
+    token = opennebula.onegate_token.reveal() if opennebula.onegate_token else ""
+    everything = (
+        params.haproxy,
+        opennebula.vm_id,
+        opennebula.service_id,
+        opennebula.virtual_router_id,
+        opennebula.onegate_endpoint,
+        opennebula.onegate_ca,
+        opennebula.onegate_tls_verify,
+        token,
+        gateway.instances,
+        gateway.book,
+        gateway.render({}).text,
     )
+    digest = hashlib.sha256(repr(everything).encode()).hexdigest()
+    return f"{json.dumps({'settings': digest})}\n"
 
 
 @dataclass
@@ -93,23 +113,6 @@ class _Memory:
     onegate_error: str = ""
     failures: int = 0
     seen_at: float | None = None
-
-
-@dataclass(frozen=True)
-class Gateway:
-    """What the gateway's parameters come to.
-
-    Attributes:
-        model: The declared balancers with their static servers.
-        book: What placeholders stand for.
-        instances: The VRRP instances, on which a stranger may speak.
-        render: The renderer of HAProxy's file that `configure` uses too.
-    """
-
-    model: BalancerModel
-    book: AddressBook
-    instances: tuple[VrrpInstance, ...]
-    render: Callable[[backends.Registrations], WriteFile]
 
 
 class BackendsCycle:
@@ -146,7 +149,7 @@ class BackendsCycle:
         """Ask OneGate if it is time to, and bring HAProxy to what is known; see `Cycle.run`."""
         memory, clock = self._memory, self._system.clock
         if memory.known is None:
-            memory.known = backends.from_text(self._system.files.read(KNOWN))
+            memory.known = backends.from_text(read_if_text(self._system, KNOWN))
         if clock.monotonic() >= memory.next_look:
             with signals.interruptible():
                 self._look()
@@ -178,7 +181,9 @@ class BackendsCycle:
             seen = self._ask()
         except OneGateError as error:
             memory.failures += 1
+            took = clock.monotonic() - started
             pause = min(self._params.haproxy.refresh_rate, _FAST_S * 2 ** min(memory.failures, 4))
+            pause = max(pause, _GENTLE * took)
             memory.next_look = clock.monotonic() + pause
             if str(error) != memory.onegate_error:
                 memory.onegate_error = str(error)
@@ -209,14 +214,13 @@ class BackendsCycle:
             for instance in self._gateway.instances
             if instance.name in heard
         )
-        if said == self._memory.stranger:
-            return
-        self._memory.stranger = said
-        if said:
-            self._log.warning("vrrp.stranger", reason=said)
-        else:
-            self._log.info("vrrp.stranger_gone")
-        self._reporter.trouble(said)
+        if said != self._memory.stranger:
+            self._memory.stranger = said
+            if said:
+                self._log.warning("vrrp.stranger", reason=said)
+            else:
+                self._log.info("vrrp.stranger_gone")
+        self._reporter.trouble(said, ours=keepalived.STRANGER_SIGN)
 
     def _ask(self) -> backends.Seen:
         onegate = self._system.onegate
@@ -249,9 +253,10 @@ class BackendsCycle:
             with signals.interruptible():
                 held.enter_context(hold_lock(self._system, paths.CHANGE_LOCK, deadline))
             transition = self._plan(known)
-            for step in transition.steps:
-                self._carry_out(step)
+            refused = [answer for step in transition.steps if (answer := self._carry_out(step))]
             self._write_file(known, reload_needed=bool(transition.unknown))
+        if refused:
+            raise SocketError("; ".join(refused))
         if transition.unknown:
             raise SocketError(
                 f"HAProxy does not have {', '.join(transition.unknown)}: oneke-agent configure"
@@ -281,12 +286,14 @@ class BackendsCycle:
         }
         return transition
 
-    def _carry_out(self, step: backends.Step) -> None:
+    def _carry_out(self, step: backends.Step) -> str:
+        """Give a step's commands; return what HAProxy said against one of them, else nothing."""
         for command in step.commands:
             answer = self._tell(command).strip()
             if not haproxy.is_agreement(command, answer):
-                raise SocketError(f"HAProxy refuses {command!r}: {' '.join(answer.split())}")
+                return f"HAProxy refuses {command!r}: {' '.join(answer.split())}"
         self._log.info("server.changed" if step.is_change else "server.swept", changed=step.summary)
+        return ""
 
     def _tell(self, command: str) -> str:
         return self._system.sockets.ask(haproxy.STATS_SOCKET, command)

@@ -14,9 +14,16 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
-from appliance.agent import parse_for_role
 from appliance.context import Context, parse_one_env
-from appliance.errors import OneGateUnavailable, OnekeError, ParameterProblems, Problem
+from appliance.decision import parse_for_role, with_service
+from appliance.errors import (
+    OneGateError,
+    OneGateUnavailable,
+    OnekeError,
+    ParameterProblems,
+    Problem,
+)
+from appliance.identity import Identity
 from appliance.parameters import Entry, build_view
 from appliance.paths import packaged_services
 from appliance.registry import make_role
@@ -30,15 +37,22 @@ from roles.common.addresses import (
     configured_addresses,
     select_interfaces,
 )
-from roles.vnf.haproxy import build_balancers
+from roles.vnf.backends import (
+    Registrations,
+    merge,
+    read_leases,
+    read_service,
+    with_registrations,
+)
+from roles.vnf.haproxy import BalancerModel, build_balancers
 from roles.vnf.keepalived import SYNC_GROUP, VrrpInstance, build_vrrp
 from roles.vnf.nat import build_forwarding, build_nat, is_router
 from roles.vnf.params import VnfParams
-from tests.conformance.reference import is_on
+from roles.vnf.watcher import follows, uses_leases
+from tests.conformance.documents import leases_of, service_id_of, service_of
 from tests.conformance.vectors import Inputs
 
 _ROLE = "vnf"
-_ONEGATE_SWITCH = "ONEAPP_VNF_HAPROXY_ONEGATE_ENABLED"
 
 # Service to the variable of its interface list, and whether an unset or empty list means every NIC.
 INTERFACE_LISTS: Mapping[str, tuple[str, bool]] = {
@@ -65,10 +79,15 @@ def _list_entry() -> Entry:
 
 
 def _parse(inputs: Inputs) -> tuple[VnfParams, tuple[Problem, ...]]:
-    """Parse a gateway's parameters; settings of services the agent does not have play no part."""
+    """Parse a gateway's parameters; settings of services the agent does not have play no part.
+
+    As in a run, the context is completed with the service's id, where OneGate tells it.
+    """
     used = {field.name for field in fields(VnfParams)}
     services = {name: service for name, service in _services().items() if name in used}
-    parsed, _ = parse_for_role(_ROLE, Context(inputs.context, "vector"), services)
+    told = Identity(service_id=service_id_of(inputs.onegate))
+    context = with_service(Context(inputs.context, "vector"), told)
+    parsed, _ = parse_for_role(_ROLE, context, services)
     return build_view(VnfParams, parsed.values), parsed.problems
 
 
@@ -168,9 +187,11 @@ def _instance(instance: VrrpInstance, version: int) -> dict[str, Any]:
 
 
 def decide_haproxy(inputs: Inputs) -> dict[str, Any]:
-    """Tell what the balancers listen on and what stands behind them."""
+    """Tell what the balancers listen on and what stands behind them, after one look at OneGate."""
     params, book = _decide(inputs, with_balancers=True)
-    balancers = build_balancers(params.haproxy, book).balancers
+    declared = build_balancers(params.haproxy, book)
+    known = _registrations(inputs, params, declared, book) if follows(params) else {}
+    balancers = with_registrations(declared, known).balancers
     return {
         "frontends": [{"name": one.name, "bind": f"{one.address}:{one.port}"} for one in balancers],
         "backends": {
@@ -178,6 +199,29 @@ def decide_haproxy(inputs: Inputs) -> dict[str, Any]:
             for one in balancers
         },
     }
+
+
+def _registrations(
+    inputs: Inputs, params: VnfParams, declared: BalancerModel, book: AddressBook
+) -> Registrations:
+    """Tell what one look at OneGate shows to a gateway that knew nothing before.
+
+    OneGate failing is no error; what is known stays, and nothing is.
+    """
+    opennebula = params.opennebula
+    try:
+        if uses_leases(params):
+            router_id = opennebula.virtual_router_id
+            identity = "" if router_id is None else str(router_id)
+            seen = read_leases(leases_of(inputs.onegate), declared, book, identity)
+        else:
+            service = service_of(inputs.onegate)
+            service_id = opennebula.service_id
+            identity = str(service.service_id if service_id is None else service_id)
+            seen = read_service(service, opennebula.vm_id, declared, book, identity)
+    except OneGateError:
+        return {}
+    return merge({}, seen)
 
 
 def decide_nat4(inputs: Inputs) -> dict[str, Any]:
@@ -300,11 +344,6 @@ def _normal_nat4(decision: Mapping[str, Any]) -> object:
     }
 
 
-def is_discovered(inputs: Inputs) -> bool:
-    """Say whether servers are looked up in OneGate, which is not built yet."""
-    return is_on(inputs.context.get(_ONEGATE_SWITCH))
-
-
 @dataclass(frozen=True)
 class Area:
     """An area that is due.
@@ -312,15 +351,11 @@ class Area:
     Attributes:
         decide: Inputs to decision; raises OnekeError where there is none.
         normal: A decision, recorded or ours, in a form that compares: what carries no order is
-        sorted.
-        waits: Which of its vectors are not due yet; None for none.
-        waits_for: What those wait for.
+            sorted.
     """
 
     decide: Callable[[Inputs], dict[str, Any]]
     normal: Callable[[Mapping[str, Any]], object] = plain
-    waits: Callable[[Inputs], bool] | None = None
-    waits_for: str = ""
 
 
 AREAS: Mapping[str, Area] = {
@@ -328,12 +363,7 @@ AREAS: Mapping[str, Area] = {
     "interfaces": Area(decide_interfaces, _normal_interfaces),
     "addresses": Area(decide_addresses),
     "keepalived": Area(decide_keepalived, _normal_keepalived),
-    "haproxy": Area(
-        decide_haproxy,
-        _normal_haproxy,
-        waits=is_discovered,
-        waits_for="servers found through OneGate: the next issue",
-    ),
+    "haproxy": Area(decide_haproxy, _normal_haproxy),
     "nat4": Area(decide_nat4, _normal_nat4),
     "router4": Area(decide_router4),
     "external_ipv4s": Area(decide_external_ipv4s),

@@ -36,9 +36,11 @@ _UNSEEN = """\
   check.
 - **Switches take yes, true, on, 1 and no, false, off, 0**, in any case; every other word is
   refused. The reference reads all but YES and 1 as off.
-- **Switching on a service that this agent does not have** (the gateway's resolver, DHCP, the
-  kernel's balancer, SDNAT4, WireGuard) is refused by name; their settings are accepted without
-  effect.
+- **Switching on a service that this agent does not have** (DHCP, the kernel's balancer,
+  SDNAT4, WireGuard) is refused by name; their settings are accepted without effect.
+- **Servers that were known stay** while OneGate fails, or leaves VMs out of an answer that is not
+  whole. The reference removes the server of every VM that it could not read once, and keeps all of
+  them where the last VM is gone.
 - **keepalived can be switched off** (`ONEAPP_VNF_KEEPALIVED_ENABLED=NO`) and does not run without a
   virtual address to hold. The reference always runs it, with an empty group if need be.
 - **The packet filter is nftables** with one table of the agent's own, the reference's are chains of

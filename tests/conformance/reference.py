@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
+from typing import Any
 
 Context = Mapping[str, str]
 
@@ -75,6 +76,26 @@ def split(text: str, separator: str) -> list[str]:
     while parts and not parts[-1]:
         parts.pop()
     return parts
+
+
+def dig(document: Any, *keys: str) -> Any:
+    """Follow keys into a document as Hash#dig does: None where one is missing."""
+    for key in keys:
+        if document is None:
+            return None
+        if not isinstance(document, Mapping):
+            raise ReferenceFails(f"TypeError: {key} of what is no map")
+        document = document.get(key)
+    return document
+
+
+def each(collection: Any) -> list[Any]:
+    """Go through a document as Enumerable does: a map is gone through as pairs."""
+    if isinstance(collection, Mapping):
+        return [list(pair) for pair in collection.items()]
+    if isinstance(collection, list):
+        return collection
+    raise ReferenceFails(f"NoMethodError: each of {type(collection).__name__}")
 
 
 @dataclass(frozen=True)

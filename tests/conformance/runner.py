@@ -21,7 +21,6 @@ class Verdict(Enum):
     PASSED = "passed"
     DEVIATING = "deviating"
     FAILED = "failed"
-    NOT_DUE = "not due"
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,6 @@ def judge(vector: Vector, area: Area, rules: Iterable[Rule] = RULES) -> Result:
 
     A rule that concerns a vector which passes is wrong, and the vector fails with its name.
     """
-    if area.waits is not None and area.waits(vector.inputs):
-        return Result(vector, Verdict.NOT_DUE)
     matching: tuple[str, ...] = ()
     try:
         matching = tuple(
@@ -125,7 +122,7 @@ def unknown_areas(vectors: Iterable[str]) -> list[str]:
 
 def table(results: Sequence[Result], vectors: Mapping[str, Sequence[Vector]]) -> Iterator[str]:
     """Yield the figures, one line an area, rules below."""
-    yield f"{'area':24}{'passed':>8}{'deviating':>11}{'failed':>8}{'not due':>9}"
+    yield f"{'area':24}{'passed':>8}{'deviating':>11}{'failed':>8}"
     for name in [*AREAS, "total"]:
         own = [result for result in results if name in (result.vector.area, "total")]
         if not own:
@@ -133,14 +130,12 @@ def table(results: Sequence[Result], vectors: Mapping[str, Sequence[Vector]]) ->
         counts = Counter(result.verdict for result in own)
         figures = "".join(
             f"{counts[verdict]:>{width}}"
-            for verdict, width in zip(Verdict, (8, 11, 8, 9), strict=True)
+            for verdict, width in zip(Verdict, (8, 11, 8), strict=True)
         )
         yield f"{name:24}{figures}"
         by_rule = Counter(rule for result in own for rule in result.rules if name != "total")
         for rule, count in sorted(by_rule.items()):
             yield f"    {rule}: {count}"
-        if counts[Verdict.NOT_DUE] and name != "total":
-            yield f"    not due: {AREAS[name].waits_for}"
     for kind, areas in (("not due", NOT_DUE), ("does not apply", NOT_APPLYING)):
         for name, reason in areas.items():
             if name in vectors:

@@ -96,10 +96,6 @@ class FakeUnits:
         self._do("reset-failed", name)
         self.states[name] = replace(self.states[name], active="inactive", sub="dead")
 
-    def daemon_reload(self) -> None:
-        """Read unit files anew."""
-        self.tape.note("units.daemon-reload")
-
     def recent_words(self, name: str, seconds: float) -> str:
         """Return what a unit was made to say."""
         return self.words.get(name, "")

@@ -16,6 +16,7 @@ import pytest
 
 from appliance import paths
 from appliance.errors import (
+    ConfigurationRefused,
     OneGateError,
     OneGateMalformed,
     OneGatePassing,
@@ -441,6 +442,5 @@ def test_certificates_that_can_not_be_read_are_named(tmp_path: Path, text: str |
         if text is not None:
             ca.write_text(text)
         system = make_system(files=RealFiles("/"))
-        onegate = connected(emulator, system, FakeLog(), onegate_ca=str(ca))
-        with pytest.raises(OneGateUnavailable, match=r"ca\.pem|certificate"):
-            onegate.own_vm()
+        with pytest.raises(ConfigurationRefused, match="ONEAPP_ONEGATE_CA"):
+            connected(emulator, system, FakeLog(), onegate_ca=str(ca))

@@ -170,7 +170,7 @@ def test_a_context_disc_is_read_and_unmounted_where_there_is_no_contextualizatio
     digest = hashlib.sha256(disc.read_bytes()).hexdigest()
     try:
         node.start()
-        wait_ready(lab, node)
+        wait_ready(lab, node, 60)
         assert agent(node, "status").returncode == 0
         assert f"context {device}" in " ".join(agent(node, "status").stdout.split())
         mounts = [line.split() for line in node.read("/proc/mounts").splitlines()]

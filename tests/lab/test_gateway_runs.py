@@ -30,7 +30,7 @@ from tests.lab.node import Node
 pytestmark = pytest.mark.lab
 
 CONTEXT = "/root/context.sh"
-MACHINES = 3
+MACHINES = 4
 # An election takes a moment instead of seconds, so that a run does.
 QUICK = {"ONEAPP_VNF_KEEPALIVED_INTERVAL": "0.1"}
 

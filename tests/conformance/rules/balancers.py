@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tests.conformance.reference import (
@@ -59,7 +60,7 @@ def declared(context: Context) -> tuple[Options, Servers]:
 
 
 def of_reference(context: Context) -> dict[int, Balancer]:
-    """Return the balancers the reference serves.
+    """Return the balancers the reference serves as soon as they have servers, with static ones.
 
     Raises:
         ReferenceFails: It ends with an error.
@@ -78,12 +79,16 @@ def of_reference(context: Context) -> dict[int, Balancer]:
             for (balancer, _), server in servers.items()
             if balancer == number and "HOST" in server and "PORT" in server
         )
-        name = re.fullmatch(r"<(.+)>", option["IP"])
-        text = known.get(name[1], option["IP"]) if name else option["IP"]
-        address = next(iter(split(text, "/")), "")
-        if complete and "PORT" in option and address in allowed:
+        address = resolved(known, option["IP"])
+        if "PORT" in option and address in allowed:
             found[number] = Balancer(address, option["PORT"], complete)
     return found
+
+
+def resolved(known: Mapping[str, str], text: str) -> str:
+    """Put an address for a placeholder and drop the prefix length, as the reference does."""
+    name = re.fullmatch(r"<(.+)>", text)
+    return next(iter(split(known.get(name[1], text) if name else text, "/")), "")
 
 
 def _allowed(context: Context) -> set[str]:

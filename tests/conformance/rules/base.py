@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tests.conformance.reference import Context, env, is_on, nics
@@ -111,6 +111,22 @@ def our_floating(context: Context) -> dict[tuple[str, str], str]:
     if older:
         found.setdefault(("eth0", "0"), older)
     return found
+
+
+def told_service(inputs: Inputs) -> str | None:
+    """Return the service's id where OneGate tells one that the agent takes."""
+    document = inputs.onegate.get("service")
+    service = document.get("SERVICE") if isinstance(document, Mapping) else None
+    number = whole(service.get("id")) if isinstance(service, Mapping) else None
+    return None if number is None or number < 0 else str(number)
+
+
+def whole(value: object) -> int | None:
+    """Read a number of a document as the agent does."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    is_number = isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value)
+    return int(str(value)) if is_number else None
 
 
 def older_address(context: Context) -> str | None:

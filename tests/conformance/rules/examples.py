@@ -66,6 +66,7 @@ _CHANGES: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("keepalived", "router-id-text"): {f"{_KEEPALIVED}ETH1_VRID": "042"},
     ("keepalived", "router-id-source"): {f"{_KEEPALIVED}VRID": "", "VM_ID": "17"},
     ("keepalived", "reference-stumbles"): _OLDER_NAME_FIRST,
+    ("haproxy", "unknown-source"): {"ONEAPP_VNF_LB_ONEGATE_API": "oneflow"},
     ("haproxy", "malformed-number"): {"ONEAPP_VNF_HAPROXY_REFRESH_RATE": "often"},
     ("haproxy", "balancer-incomplete"): {"ONEAPP_VNF_HAPROXY_LB4_IP": "198.51.100.10"},
     ("haproxy", "server-incomplete"): {f"{_BALANCER}SERVER1_HOST": "10.77.1.2"},
@@ -96,7 +97,61 @@ _EXAMPLE_LISTS = {
     "list-missing-nic": "eth0 eth7",
     "list-reading": "eth0\teth1",
 }
+_REGISTRATION = "ONEGATE_HAPROXY_LB0_"
+_FOLLOWS = {"ONEAPP_VNF_HAPROXY_ONEGATE_ENABLED": "YES", "SERVICE_ID": "7"}
+
+
+def _followed(
+    context: Mapping[str, str] | None = None,
+    registration: Mapping[str, str] | None = None,
+    lcm_state: str = "3",
+) -> Inputs:
+    """Return a gateway that follows OneGate, where one VM registers a server."""
+    attributes = {
+        f"{_REGISTRATION}IP": "198.51.100.10",
+        f"{_REGISTRATION}PORT": "6443",
+        f"{_REGISTRATION}SERVER_HOST": "10.77.1.61",
+        f"{_REGISTRATION}SERVER_PORT": "6443",
+        **(registration or {}),
+    }
+    vm = {"ID": "61", "LCM_STATE": lcm_state, "USER_TEMPLATE": attributes}
+    roles = [{"name": "master", "nodes": [{"vm_info": {"VM": {"ID": "61"}}}]}]
+    service = {"SERVICE": {"id": "7", "roles": roles}}
+    documents = {"service": service, "vms": [{"VM": vm}]}
+    return Inputs({**_BASES["haproxy"], **_FOLLOWS, **(context or {})}, onegate=documents)
+
+
+def _half_answered() -> Inputs:
+    """Return a router of two networks, of which one can not be read."""
+    lease = {
+        "BACKEND": "YES",
+        f"{_REGISTRATION}IP": "198.51.100.10",
+        f"{_REGISTRATION}PORT": "6443",
+        f"{_REGISTRATION}SERVER_HOST": "10.77.1.61",
+        f"{_REGISTRATION}SERVER_PORT": "6443",
+    }
+    nics = [{"NETWORK_ID": "3"}, {"NETWORK_ID": "4"}]
+    network = {"ID": "3", "AR_POOL": {"AR": [{"LEASES": {"LEASE": [lease]}}]}}
+    router = {"VROUTER": {"ID": "31", "TEMPLATE": {"NIC": nics}}}
+    return Inputs(
+        {**_BASES["haproxy"], **_FOLLOWS, "SERVICE_ID": "", "VROUTER_ID": "31"},
+        onegate={"vrouter": router, "vnets": [{"VNET": network}]},
+    )
+
+
 _OTHERS: Mapping[tuple[str, str], Inputs] = {
+    ("haproxy", "discovery-switch"): _followed({"ONEAPP_VNF_HAPROXY_ONEGATE_ENABLED": "true"}),
+    ("haproxy", "discovery-source"): _followed({"VROUTER_ID": "31"}),
+    ("haproxy", "half-an-answer"): _half_answered(),
+    ("haproxy", "leaving-vm"): _followed(lcm_state="12"),
+    ("haproxy", "registration-id"): _followed({"SERVICE_ID": "07"}, {f"{_REGISTRATION}ID": "7"}),
+    ("haproxy", "registration-address"): _followed(
+        registration={f"{_REGISTRATION}IP": "<ONEAPP_VROUTER_ETH0_VIP0>"},
+        context={f"{_BALANCER}IP": "198.51.100.200"},
+    ),
+    ("haproxy", "registration-server"): _followed(
+        registration={f"{_REGISTRATION}SERVER_HOST": "127.0.0.1"}
+    ),
     ("interfaces", "reference-stumbles"): Inputs(
         {**_NICS, **_OLDER_NAME_FIRST}, {"spec": "10.77.0.200"}
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from tests.conformance.areas import list_text
 from tests.conformance.reference import (
@@ -11,7 +11,7 @@ from tests.conformance.reference import (
     management,
     own_texts,
 )
-from tests.conformance.rules import balancers, forwards, lists, vrrp
+from tests.conformance.rules import forwards, lists, vrrp
 from tests.conformance.rules.base import (
     Predicate,
     Rule,
@@ -20,6 +20,7 @@ from tests.conformance.rules.base import (
     our_management,
     reads_differ,
 )
+from tests.conformance.rules.haproxy import haproxy_rules
 from tests.conformance.rules.refusals import (
     AREAS,
     ROUTER_LIST,
@@ -157,12 +158,11 @@ _ASPECT_TEXTS: dict[str, tuple[str, str, str]] = {
         "Two instances of one id on one node are one too many.",
     ),
     "router-id-source": (
-        "asks OneGate for the service's number where SERVICE_ID is unset; knows no 1.24"
-        " generation and no VM_ID",
-        "derive the router id from the context alone, as templates of the 1.24 generation implied"
-        " it",
-        "A gateway must come up, and agree with its peer, while OneGate is away; the recorded"
-        " 1.24 contexts must boot unchanged.",
+        "derives the router id of a context of the 1.24 generation from the service's number, and"
+        " knows no VM_ID",
+        "take 1, as templates of the 1.24 generation implied it, and VM_ID for an older name of"
+        " VMID",
+        "The recorded 1.24 contexts must boot unchanged, and both nodes of a pair agree.",
     ),
     "skipped": (
         "lets a skipped NIC still give its floating addresses and its route to the instance of"
@@ -206,99 +206,6 @@ def _changed_by(aspect: str) -> Predicate:
         )
 
     return predicate
-
-
-def _haproxy_rules() -> Iterator[Rule]:
-    yield _difference(
-        "haproxy",
-        "bound-without-servers",
-        "writes no frontend while a balancer has no complete server",
-        "bind a declared balancer from the start",
-        "design: a declared balancer is bound from the start, with or without servers, so that"
-        " servers come and go without a reload.",
-        _some_balancer(
-            lambda _, theirs, own: theirs is None and own is not None and not own.servers
-        ),
-    )
-    yield _difference(
-        "haproxy",
-        "default-address-and-port",
-        "drops a balancer without a port or with an empty address, and all its servers with it",
-        "give balancers 0 to 3 the ports of what OneKE puts behind them (9345, 6443, 443, 80) and"
-        " the first floating address of eth0",
-        "The four balancers of OneKE have one sensible address and port each.",
-        _some_balancer(
-            lambda option, theirs, own: (
-                own is not None
-                and bool(own.servers)
-                and not (option.get("IP") and option.get("PORT"))
-            )
-        ),
-    )
-    yield _difference(
-        "haproxy",
-        "floating-address-left-out",
-        "serves a floating address also on a NIC that is for administration or not in the list",
-        "leave it out, as an own address there",
-        "The list and the management flag say where balancers may be reached; a floating address"
-        " is no way around them.",
-        _some_balancer(lambda _, theirs, own: theirs is not None and own is None),
-    )
-    yield _difference(
-        "haproxy",
-        "address-by-value",
-        "serves an address only if it equals the very text of the context: not with a prefix"
-        " length or blanks, nor behind another form of a placeholder; and reads lists and"
-        " switches its own way",
-        "compare addresses by value; lists and switches as in the area `interfaces`",
-        "An address stays the same address, however it is written.",
-        _some_balancer(
-            lambda option, theirs, own: (
-                theirs is None
-                and own is not None
-                and bool(own.servers)
-                and bool(option.get("IP") and option.get("PORT"))
-            )
-        ),
-    )
-    yield _difference(
-        "haproxy",
-        "texts-as-written",
-        "writes ports, hosts and empty texts on as they are",
-        "write ports as numbers without leading zeros and hosts without blanks; an empty text is"
-        " an unset one",
-        "Everywhere else in a context empty means unset.",
-        _some_balancer(
-            lambda _, theirs, own: theirs is not None and own is not None and _differ(theirs, own)
-        ),
-    )
-
-
-_Served = balancers.Balancer | None
-
-
-def _some_balancer(test: Callable[[dict[str, str], _Served, _Served], bool]) -> Predicate:
-    """Whether a test of options, the reference's balancer and ours holds for any of them."""
-
-    def predicate(inputs: Inputs) -> bool:
-        theirs = balancers.of_reference(inputs.context)
-        own = {
-            number: reading.balancer
-            for number, reading in balancers.of_agent(inputs.context).items()
-        }
-        options, _ = balancers.declared(inputs.context)
-        return any(
-            test(options.get(number, {}), theirs.get(number), own.get(number))
-            for number in {*theirs, *own}
-        )
-
-    return predicate
-
-
-def _differ(theirs: balancers.Balancer, own: balancers.Balancer) -> bool:
-    """Compare as text; blanks behind a port are lost when the file is read."""
-    servers = frozenset((host, port.rstrip()) for host, port in theirs.servers)
-    return (theirs.address, theirs.port.rstrip(), servers) != (own.address, own.port, own.servers)
 
 
 def _nat4_rules() -> Iterator[Rule]:
@@ -379,7 +286,7 @@ def gateway_rules() -> tuple[Rule, ...]:
         "interfaces": _interfaces_rules,
         "addresses": _addresses_rules,
         "keepalived": _keepalived_rules,
-        "haproxy": _haproxy_rules,
+        "haproxy": haproxy_rules,
         "nat4": _nat4_rules,
         "router4": _router4_rules,
     }

@@ -17,7 +17,7 @@ from tests.conformance.reference import (
     own_addresses,
     read_list,
 )
-from tests.conformance.rules import balancers, forwards, lists, vrrp
+from tests.conformance.rules import balancers, forwards, lists, registrations, vrrp
 from tests.conformance.rules import context as texts
 from tests.conformance.rules.base import (
     Predicate,
@@ -57,7 +57,7 @@ def reference_fails(area: str, inputs: Inputs) -> bool:
             read_list(context, env(context, vrrp.INTERFACES) or ""),
             floating_addresses(context),
         ),
-        "haproxy": lambda: balancers.of_reference(context),
+        "haproxy": lambda: registrations.of_reference(inputs),
         "nat4": lambda: forwards.run(inputs),
         "router4": lambda: (
             inputs.call.get("action") == "stop"
@@ -127,6 +127,11 @@ def _refusals(area: str) -> dict[str, tuple[Predicate, str, str]]:
             lambda inputs: texts.has_bad_switch(inputs.context),
             "reads every word but YES and 1 as off",
             "refuse a word that is neither on (yes, true, on, 1) nor off (no, false, off, 0)",
+        ),
+        "unknown-source": (
+            lambda inputs: registrations.has_unknown_source(inputs.context),
+            "takes every other word than vrouter for auto",
+            "refuse what is none of auto, service and vrouter",
         ),
         "list-unknown-item": (
             _with_problem(area, "unknown", "form"),
@@ -226,7 +231,7 @@ def _has_balancer_problem(area: str, kinds: tuple[str, ...]) -> Predicate:
 _SHOWN: dict[str, tuple[str, ...]] = {
     "keepalived": ("password-not-writable", "interval-beyond-vrrp-3"),
     "nat4": ("malformed-forward", "repeated-forward"),
-    "haproxy": (*(one[0] for one in _BALANCER_REFUSALS), "balancer-text"),
+    "haproxy": ("unknown-source", *(one[0] for one in _BALANCER_REFUSALS), "balancer-text"),
 }
 _SHOWN_EVERYWHERE = (
     "malformed-address",
@@ -266,8 +271,9 @@ def stumbling_rule(area: str) -> Rule:
         "reference-stumbles",
         "ends with an uncaught error: over a mask with a leading zero, a slash with nothing"
         " behind it, blanks around an address, an older name that is superseded anyway, a"
-        " balancer without an address, a server without a balancer, a forward that ends in a"
-        " blank, a stop before any start",
+        " balancer without an address, a server without a balancer (any VM's registration does),"
+        " a list of one that OneGate writes as a map, a forward that ends in a blank, a stop"
+        " before any start",
         "read what can be read, take the default where there is one, and pass over what has no"
         " effect",
         "One doubtful text must not take every service of the gateway down; the agent either"

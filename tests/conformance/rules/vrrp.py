@@ -18,7 +18,12 @@ from tests.conformance.reference import (
     read_list,
     to_i,
 )
-from tests.conformance.rules.base import is_on_for_us, our_floating, our_management
+from tests.conformance.rules.base import (
+    is_on_for_us,
+    our_floating,
+    our_management,
+    told_service,
+)
 from tests.conformance.rules.lists import read_ours
 from tests.conformance.vectors import Inputs
 
@@ -99,6 +104,7 @@ def derived_router_id(inputs: Inputs, *, as_agent: bool) -> int:
     vm = env(context, "VMID")
     if as_agent:
         vm = vm or env(context, "VM_ID")
+        service = service or told_service(inputs)
         if is_legacy(context):
             return 1
     elif service is None:

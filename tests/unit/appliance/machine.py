@@ -160,7 +160,7 @@ class Gateway:
 
     def everything_written(self) -> str:
         """Return every text that may be seen by others than root, and all that tells of runs."""
-        secret_files = {ONE_ENV, "/etc/keepalived/keepalived.conf"}
+        secret_files = {ONE_ENV, str(paths.CONTEXT_IN_FORCE), "/etc/keepalived/keepalived.conf"}
         texts = [t for path, t in self.files.texts().items() if path not in secret_files]
         return "\n".join([*texts, *self.told, repr(self.log.lines), repr(self.onegate.updates)])
 

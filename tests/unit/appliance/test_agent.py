@@ -48,7 +48,8 @@ def test_a_first_run_makes_the_machine_a_gateway_and_reports_it() -> None:
     assert result.readiness == Ready()
     assert result.changes > 0
     assert gateway.units.states[HAPROXY].is_active
-    assert gateway.units.states[KEEPALIVED].is_enabled
+    assert gateway.units.states[KEEPALIVED].is_active
+    assert not gateway.units.states[KEEPALIVED].is_enabled
     assert gateway.network.settings["net.ipv4.conf.eth0.forwarding"] == "1"
     assert gateway.network.settings["net.ipv4.conf.eth1.forwarding"] == "1"
     assert gateway.network.settings["net.ipv4.conf.default.forwarding"] == "0"
@@ -593,10 +594,11 @@ def test_no_secret_is_seen_anywhere_over_a_whole_life() -> None:
     assert TOKEN not in seen
 
 
-def test_the_file_that_holds_the_password_is_for_root_only() -> None:
+@pytest.mark.parametrize("path", ["/etc/keepalived/keepalived.conf", str(paths.CONTEXT_IN_FORCE)])
+def test_the_files_that_hold_secrets_are_for_root_only(path: str) -> None:
     gateway = Gateway()
     gateway.run()
-    kept = gateway.files.kept[PurePosixPath("/etc/keepalived/keepalived.conf")]
+    kept = gateway.files.kept[PurePosixPath(path)]
     assert (kept.mode, kept.owner) == (0o600, "root")
 
 

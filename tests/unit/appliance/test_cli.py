@@ -340,7 +340,7 @@ def test_the_status_without_privileges_ends_with_75(gateway: Gateway, capsys: Ca
     [
         (FileError("disk full", hint="make room"), 75, "oneke-agent: disk full\nhint: make room"),
         (OnekeError("inside"), 70, "oneke-agent: inside"),
-        (KeyError("x"), 70, "a bug in the agent: KeyError('x'); please report it"),
+        (KeyError("x"), 70, "a bug in the agent (KeyError); please report it"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (BrokenPipeError(), 0, ""),
     ],

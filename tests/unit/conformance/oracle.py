@@ -14,6 +14,8 @@ from tests.conformance.areas import INTERFACE_LISTS
 from tests.conformance.reference import (
     Context,
     ReferenceFails,
+    dig,
+    each,
     env,
     exports,
     floating_addresses,
@@ -32,6 +34,7 @@ from tests.conformance.reference import (
 from tests.conformance.vectors import Inputs
 
 Decision = dict[str, Any]
+Endpoint = tuple[int, str, str]
 _SYSCTL = (
     "net.ipv4.ip_forward",
     "net.ipv4.conf.all.forwarding",
@@ -163,7 +166,7 @@ def haproxy(inputs: Inputs) -> Decision:
             rf"{prefix}(\d+)_SERVER(\d+)_(HOST|PORT|WEIGHT|ULIMIT|LLIMIT)", key
         ):
             servers.setdefault((int(found[1]), int(found[2])), {})[found[3]] = text
-    endpoints: dict[tuple[int, str, str], dict[tuple[str, str], None]] = {}
+    endpoints: dict[Endpoint, dict[tuple[str, str], None]] = {}
     for (number, _), server in servers.items():
         if number not in options:
             raise ReferenceFails("NoMethodError")
@@ -172,6 +175,19 @@ def haproxy(inputs: Inputs) -> Decision:
             endpoints.setdefault(endpoint, {})[server["HOST"], server["PORT"]] = None
     if not all("IP" in option for option in options.values()):
         raise ReferenceFails("NoMethodError")
+
+    def resolved(text: str) -> str:
+        placeholder = re.fullmatch("<(.+)>", text)
+        return (split(known.get(placeholder[1], text) if placeholder else text, "/") or [""])[0]
+
+    by_endpoint: dict[Endpoint, dict[tuple[str, str], None]] = {}
+    for (number, ip, port), of_balancer in endpoints.items():
+        by_endpoint.setdefault((number, resolved(ip), port), {}).update(of_balancer)
+    declared = {(n, resolved(o["IP"]), o["PORT"]) for n, o in options.items() if "PORT" in o}
+    if is_on(context.get("ONEAPP_VNF_HAPROXY_ONEGATE_ENABLED")):
+        for (number, ip, port), of_balancer in _dynamic_endpoints(inputs).items():
+            if (number, resolved(ip), port) in declared:
+                by_endpoint.setdefault((number, resolved(ip), port), {}).update(of_balancer)
     chosen = set(read_list(context, env(context, f"{prefix[:-2]}INTERFACES") or "")) - management(
         context
     )
@@ -179,16 +195,88 @@ def haproxy(inputs: Inputs) -> Decision:
     for by_index in floating_addresses(context).values():
         allowed += [text.split("/")[0] for text in by_index.values()]
     decision: Decision = {"frontends": [], "backends": {}}
-    for (number, given, port), of_balancer in endpoints.items():
-        placeholder = re.fullmatch("<(.+)>", given)
-        resolved = known.get(placeholder[1], given) if placeholder else given
-        address = (split(resolved, "/") or [""])[0]
+    for (number, address, port), of_balancer in by_endpoint.items():
         if address and address in allowed:
             name = f"lb{number}_{port}".rstrip()
             bind = f"{address}:{port}".rstrip()
             decision["frontends"].append({"name": name, "bind": bind})
             decision["backends"][name] = [f"{host}:{its}".rstrip() for host, its in of_balancer]
     return decision
+
+
+def _dynamic_endpoints(inputs: Inputs) -> dict[Endpoint, dict[tuple[str, str], None]]:
+    """Return what VMs or leases register, by balancer number, address and port as written."""
+    context, documents = inputs.context, inputs.onegate
+    router, service = env(context, "VROUTER_ID"), env(context, "SERVICE_ID")
+    objects = _vrouter_networks(documents) if router else _service_vms(documents)
+    api = (context.get("ONEAPP_VNF_LB_ONEGATE_API") or "").lower()
+    says: list[Any] = []
+    if service is not None and api != "vrouter":
+        own_id: str | None = service
+        says = [dig(vm, "VM", "USER_TEMPLATE") for vm in objects]
+    else:
+        own_id = router
+        for network in objects:
+            for block in each(dig(network, "VNET", "AR_POOL", "AR") or []):
+                for lease in each(dig(block, "LEASES", "LEASE") or []):
+                    says += [lease] if dig(lease, "BACKEND") == "YES" else []
+    all_options: dict[int, dict[str, Any]] = {}
+    found: dict[Endpoint, dict[tuple[str, str], None]] = {}
+    for said in filter(None, says):
+        options: dict[int, dict[str, Any]] = {}
+        servers: dict[int, dict[str, Any]] = {}
+        for key, value in said.items():
+            if match := re.fullmatch(r"ONEGATE_HAPROXY_LB(\d+)_(ID|IP|PORT)", key):
+                options.setdefault(int(match[1]), {})[match[2]] = value
+            if match := re.fullmatch(
+                r"ONEGATE_HAPROXY_LB(\d+)_SERVER_(HOST|PORT|WEIGHT|ULIMIT|LLIMIT)", key
+            ):
+                servers.setdefault(int(match[1]), {})[match[2]] = value
+        for number in list(options) if own_id else ():
+            wanted = options[number].get("ID")
+            if wanted is not None and wanted != "" and wanted != own_id:
+                del options[number]
+                servers.pop(number, None)
+        for number, server in servers.items():
+            if number not in options:
+                raise ReferenceFails("NoMethodError")
+            address, bound = options[number].get("IP"), options[number].get("PORT")
+            host, port = server.get("HOST"), server.get("PORT")
+            if isinstance(address, str) and isinstance(bound, str) and None not in (host, port):
+                of_endpoint = found.setdefault((number, address, bound), {})
+                of_endpoint[str(host), str(port)] = None
+        for number, option in options.items():
+            all_options.setdefault(number, {}).update(option)
+    if any(not isinstance(option.get("IP"), str) for option in all_options.values()):
+        raise ReferenceFails("NoMethodError")
+    return found
+
+
+def _service_vms(documents: Mapping[str, Any]) -> list[Any]:
+    answers = {str(dig(vm, "VM", "ID")): vm for vm in reversed(documents.get("vms") or [])}
+    ids = []
+    for role in each(dig(documents.get("service"), "SERVICE", "roles") or []):
+        nodes = each(dig(role, "nodes") or [])
+        ids += [dig(node, "vm_info", "VM", "ID") for node in nodes]
+    return [answers[str(one)] for one in dict.fromkeys(ids) if str(one) in answers]
+
+
+def _vrouter_networks(documents: Mapping[str, Any]) -> list[Any]:
+    answers = {str(dig(net, "VNET", "ID")): net for net in reversed(documents.get("vnets") or [])}
+    found: list[Any] = []
+
+    def follow(network_ids: list[Any], depth: int) -> None:
+        if depth > len(answers):
+            raise ReferenceFails("SystemStackError")
+        for network in (answers[str(one)] for one in network_ids if str(one) in answers):
+            found.append(network)
+            for block in each(dig(network, "VNET", "AR_POOL", "AR") or []):
+                leases = each(dig(block, "LEASES", "LEASE") or [])
+                follow([dig(lease, "VNET") for lease in leases], depth + 1)
+
+    nics = each(dig(documents.get("vrouter"), "VROUTER", "TEMPLATE", "NIC") or [])
+    follow([dig(nic, "NETWORK_ID") for nic in nics], 0)
+    return found
 
 
 def nat4(inputs: Inputs) -> Decision:

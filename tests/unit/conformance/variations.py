@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.conformance.vectors import Inputs
+from tests.unit.conformance.registering import with_answers
 
 Pool = Mapping[str, Sequence[str]]
 
@@ -335,6 +336,8 @@ def variations(area: str, vectors: Sequence[Inputs], count: int) -> Iterator[Inp
             yield _vary_text(base, chance)
         elif area == "external_ipv4s":
             yield _vary_answer(base, chance)
+        elif area == "haproxy" and chance.random() < 0.6:
+            yield _vary_registrations(base, chance)
         else:
             yield _vary(area, base, chance)
 
@@ -361,12 +364,16 @@ def _vary(area: str, base: Inputs, chance: random.Random) -> Inputs:
     if area == "nat4" and chance.random() < 0.3:
         earlier = _vary("nat4", replace(base, previous=()), random.Random(chance.random()))
         previous = (*previous, earlier)
-    onegate = (
-        {"service": {"SERVICE": {"id": "41"}}}
-        if area == "keepalived" and chance.random() < 0.1
-        else {}
-    )
+    onegate = base.onegate
+    if area == "keepalived":
+        told = chance.choice(("41", "41", 41, "x", "255"))
+        onegate = {"service": {"SERVICE": {"id": told}}} if chance.random() < 0.15 else {}
     return Inputs(context, call, onegate, previous)
+
+
+def _vary_registrations(base: Inputs, chance: random.Random) -> Inputs:
+    """Let OneGate answer, with or without a change of the context."""
+    return with_answers(_vary("haproxy", base, chance) if chance.random() < 0.3 else base, chance)
 
 
 def _vary_text(base: Inputs, chance: random.Random) -> Inputs:

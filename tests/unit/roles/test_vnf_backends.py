@@ -196,7 +196,7 @@ def test_a_whole_answer_replaces_what_was_known() -> None:
     "found",
     [
         service(vm(110, registration()), unread=(111,)),
-        service(vm(110, registration()), complete=False),
+        service(vm(110, registration()), cardinality=2, complete=False),
         Service(23, "OneKE", 2, (), True),
         Service(23, "OneKE", 2, (ServiceRole("worker", 0, 2, (), ()),), True),
     ],
@@ -339,3 +339,21 @@ def test_a_backend_that_haproxy_lacks_is_named_and_left_alone() -> None:
     )
     assert transition.unknown == ("lb0_9345", "lb1_6443", "lb3_80")
     assert transition.steps == ()
+
+
+def test_who_is_not_even_listed_any_more_is_gone_although_another_can_not_be_read() -> None:
+    found = seen(service(vm(112, registration(SERVER_HOST="172.20.0.112")), unread=(111,)))
+    merged = merge(KNOWN, found)
+    assert servers_of(merged) == [STATIC, "172.20.0.111:32080", "172.20.0.112:32080"]
+
+
+def test_a_registration_can_not_close_a_loop_through_another_balancer() -> None:
+    found = seen(service(vm(110, registration(SERVER_HOST="10.2.11.86", SERVER_PORT="6443"))))
+    assert servers_of(found.registrations) == [STATIC]
+    assert "is a balancer itself" in found.complaints[0]
+
+
+def test_a_siblings_port_does_not_change_how_others_are_checked() -> None:
+    odd = registration(balancer=1, port="6443", SERVER_PORT="6444")
+    model = with_registrations(MODEL, seen(service(vm(110, odd))).registrations)
+    assert [one.check for one in model.balancers] == ["supervisor", "api", "tcp"]

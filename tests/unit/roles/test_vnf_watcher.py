@@ -317,13 +317,13 @@ class CountingCycle:
         self.told.append(error)
 
 
-def middle(low: float, high: float) -> float:
-    return (low + high) / 2
+def shortest(low: float, high: float) -> float:
+    return low
 
 
 def test_a_daemon_runs_cycles_until_it_is_asked_to_stop() -> None:
     cycle, signals, sockets = CountingCycle(), QuietSignals(waits=2), FakeSockets()
-    run_daemon(make_system(sockets=sockets), signals, FakeLog(), lambda: cycle, jitter=middle)
+    run_daemon(make_system(sockets=sockets), signals, FakeLog(), lambda: cycle, jitter=shortest)
     assert cycle.runs == 3
     assert signals.waited == [7.0, 7.0, 7.0]
     assert sockets.notified[0] == "READY=1"
@@ -333,7 +333,7 @@ def test_a_daemon_runs_cycles_until_it_is_asked_to_stop() -> None:
 
 def test_a_failing_cycle_is_followed_by_others_later_and_later() -> None:
     cycle, signals, log = CountingCycle(failures=6), QuietSignals(waits=6), FakeLog()
-    run_daemon(make_system(), signals, log, lambda: cycle, jitter=middle)
+    run_daemon(make_system(), signals, log, lambda: cycle, jitter=shortest)
     assert signals.waited == [1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 7.0]
     assert log.events().count("cycle.failed") == 1
     assert cycle.told == ["the socket is gone"] * 6
@@ -348,7 +348,7 @@ def test_a_bug_in_a_cycle_does_not_end_the_daemon() -> None:
             return CycleOutcome(1.0, "fine")
 
     cycle = Buggy()
-    run_daemon(make_system(), QuietSignals(waits=1), FakeLog(), lambda: cycle, jitter=middle)
+    run_daemon(make_system(), QuietSignals(waits=1), FakeLog(), lambda: cycle, jitter=shortest)
     assert cycle.runs == 2
 
 
@@ -361,7 +361,7 @@ def test_an_interrupted_look_is_no_failure() -> None:
             return CycleOutcome(1.0, "fine")
 
     cycle, log = Interrupting(), FakeLog()
-    run_daemon(make_system(), QuietSignals(waits=0), log, lambda: cycle, jitter=middle)
+    run_daemon(make_system(), QuietSignals(waits=0), log, lambda: cycle, jitter=shortest)
     assert cycle.runs == 2
     assert "cycle.failed" not in log.events()
 
@@ -377,7 +377,7 @@ def test_settings_that_became_bad_leave_the_daemon_with_those_it_had() -> None:
         except StopIteration:
             raise OnekeError("the context is gone") from None
 
-    run_daemon(make_system(), signals, log, begin, jitter=middle)
+    run_daemon(make_system(), signals, log, begin, jitter=shortest)
     assert cycle.runs == 1
     assert "daemon.not_reloaded" in log.events()
 

@@ -1,0 +1,1 @@
+"""Measurements of what the requirements put a figure on."""
