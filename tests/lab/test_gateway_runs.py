@@ -201,11 +201,11 @@ def test_each_parameter_with_a_value_of_the_wrong_type_gives_one_message(machine
         node.write(f"/root/wrong/{name}", machine.context(**{name: value}), mode=0o600)
     script = (
         "cd /root/wrong && for name in *; do"
-        ' oneke-agent configure --role vnf --context "$PWD/$name" > /root/said 2>&1;'
+        ' oneke-agent validate --role vnf --context "$PWD/$name" > /root/said 2>&1;'
         ' printf "%s %s %s\\n" "$name" "$?" "$(grep -c "^oneke-agent: " /root/said)";'
         ' grep -q "^oneke-agent: $name[=:]" /root/said || cat /root/said; done'
     )
-    told = node.run(["bash", "-c", script], timeout_s=120).stdout.splitlines()
+    told = node.run(["bash", "-c", script], timeout_s=240).stdout.splitlines()
     node.run(["rm", "-r", "/root/wrong", "/root/said"])
     assert told == [f"{name} 78 1" for name in sorted(wrong)]
 
