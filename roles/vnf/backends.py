@@ -246,7 +246,7 @@ class RunningServer:
 def parse_statistics(text: str) -> tuple[RunningServer, ...]:
     """Read the answer to `show stat`.
 
-    Source: HAProxy management guide, 9.1, CSV format.
+    Source: HAProxy management guide, 9.1, CSV format; a check under way is marked by `* `.
     """
     lines = text.removeprefix("# ").splitlines()
     rows = csv.DictReader(line for line in lines if line.strip())
@@ -257,7 +257,9 @@ def parse_statistics(text: str) -> tuple[RunningServer, ...]:
             address=row.get("addr") or "",
             status=row.get("status") or "",
             sessions=int(row.get("scur") or 0),
-            check=" ".join(filter(None, (row.get("check_status"), row.get("last_chk")))),
+            check=" ".join(
+                filter(None, ((row.get("check_status") or "").lstrip("* "), row.get("last_chk")))
+            ),
         )
         for row in rows
         if row.get("type") == "2"

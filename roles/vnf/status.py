@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 from appliance.facts import Facts
 from appliance.role import StatusLine
-from appliance.system.units import UnitState
 from roles.vnf import backends, dns, haproxy, keepalived, nat, watcher
 from roles.vnf.model import address_book, holds_addresses, kernel_settings, vrrp_model
 from roles.vnf.params import VnfParams
@@ -24,12 +23,13 @@ def describe_gateway(params: VnfParams, facts: Facts) -> tuple[StatusLine, ...]:
     )
 
 
-def _unit_trouble(subject: str, unit: UnitState) -> StatusLine | None:
+def _unit_trouble(subject: str, name: str, facts: Facts) -> StatusLine | None:
     """Return the line that says that a unit does not run, or None where it does."""
+    unit = facts.units[name]
     if unit.is_active:
         return None
-    state = "failed" if unit.active == "failed" else "not running"
-    return StatusLine(subject, f"{state} ({unit.active}, {unit.result})", is_well=False)
+    said = f"failed ({unit.result})" if unit.active == "failed" else f"not running ({unit.active})"
+    return StatusLine(subject, f"{said}: journalctl -u {name} tells why", is_well=False)
 
 
 def _describe_routing(params: VnfParams, facts: Facts) -> StatusLine:
@@ -64,7 +64,7 @@ def _describe_haproxy(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
     if not params.haproxy.enabled:
         yield StatusLine("haproxy", "off")
         return
-    trouble = _unit_trouble("haproxy", facts.units[haproxy.UNIT])
+    trouble = _unit_trouble("haproxy", haproxy.UNIT, facts)
     if trouble:
         yield trouble
         return
@@ -101,7 +101,7 @@ def _describe_watcher(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
     if not watcher.follows(params):
         yield StatusLine("backends", "those of the context; OneGate is not followed")
         return
-    trouble = _unit_trouble("backends", facts.units[watcher.UNIT])
+    trouble = _unit_trouble("backends", watcher.UNIT, facts)
     if trouble:
         yield trouble
         return
@@ -130,7 +130,7 @@ def _describe_dns(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
         yield StatusLine("dns", "off")
         return
     conf = dns.build_resolver(params.dns, params.opennebula, address_book(params))
-    trouble = _unit_trouble("dns", facts.units[dns.UNIT])
+    trouble = _unit_trouble("dns", dns.UNIT, facts)
     if trouble:
         yield trouble
         return
@@ -155,7 +155,7 @@ def _describe_vrrp(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
     if not holds_addresses(params):
         yield StatusLine("vrrp", "off: no virtual address to hold")
         return
-    trouble = _unit_trouble("vrrp", facts.units[keepalived.UNIT])
+    trouble = _unit_trouble("vrrp", keepalived.UNIT, facts)
     if trouble:
         yield trouble
         return

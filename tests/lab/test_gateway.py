@@ -415,7 +415,7 @@ def test_a_stopped_haproxy_moves_the_addresses_and_status_says_what_is_wrong(pai
     done = agent(holder, "status")
     assert done.returncode == 1
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert "! haproxy not running (inactive, success)" in lines
+    assert "! haproxy not running (inactive): journalctl -u haproxy.service tells why" in lines
     assert any(line.startswith("! vrrp ETH0 in FAULT") for line in lines)
     assert changes_of(configured(holder)) == {"unit haproxy.service": "start"}
     assert agent(holder, "status").returncode == 0

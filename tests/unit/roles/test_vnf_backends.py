@@ -251,7 +251,7 @@ def test_a_broken_memory_is_an_empty_one(text: str | None) -> None:
 STATISTICS = """# pxname,svname,qcur,scur,status,type,check_status,last_chk,addr,
 lb3_80,FRONTEND,,2,OPEN,0,,,,
 lb3_80,lb3_172.20.0.102_32080,0,1,UP,2,L4OK,,172.20.0.102:32080,
-lb3_80,lb3_172.20.0.111_32080,0,0,DOWN,2,L4CON,Connection refused,172.20.0.111:32080,
+lb3_80,lb3_172.20.0.111_32080,0,0,DOWN,2,* L4CON,Connection refused,172.20.0.111:32080,
 lb3_80,BACKEND,0,1,UP,1,,,,
 """
 
