@@ -23,8 +23,8 @@ from tests.lab.node import Node
 
 _BOUND_S = 2.0
 _EVERY_S, _TIMEOUT_S = 0.02, 1.0
-# What a service of some 40 VMs costs OneGate.
-_SLOW_S = 0.5
+# What services of some 40 and 200 VMs cost OneGate, at 10 to 15 ms a VM.
+_ANSWERS = {"quick": 0.0, "answering in 0.5 s": 0.5, "answering in 2.5 s": 2.5}
 
 
 def measure(repeat: int) -> Section:
@@ -42,10 +42,14 @@ def measure(repeat: int) -> Section:
         lab.onegate.set_service(lab.service_id, state=DEPLOYING)
         rows: list[Row] = []
         with probing(client, PUBLIC_VIP, 80, every_s=_EVERY_S, timeout_s=_TIMEOUT_S) as probe:
-            for label, seconds in (("quick", 0.0), (f"answering in {_SLOW_S:g} s", _SLOW_S)):
+            for label, seconds in _ANSWERS.items():
                 if seconds:
                     lab.onegate.fault("slow", path="/service", seconds=seconds)
-                found = [_register(lab, workers, gateway, probe) for _ in range(repeat)]
+                found = []
+                for _ in range(repeat):
+                    # Any moment of the daemon's cycle, which follows OneGate's pace.
+                    time.sleep(random.uniform(0, 2 + 5 * seconds))
+                    found.append(_register(lab, workers, gateway, probe))
                 rows += _rows(label, found)
         lab.onegate.heal()
         versions = versions_of(gateway)
@@ -58,6 +62,9 @@ def measure(repeat: int) -> Section:
             " first answer from the new server, HAProxy's first health check included; OneGate's"
             " own part is the time from the change on in which it worked at the answer that told of"
             " it, by its request log.",
+            "Looks at OneGate are at least three times as far apart as the last answer took, so"
+            " that it is not worn out by the gateways. That pause is the larger part where OneGate"
+            " needs seconds: the bound holds for answers of some 0.5 s, not for those of 2.5 s.",
         ),
         tuple(rows),
         versions=versions,
@@ -75,7 +82,6 @@ def _rows(label: str, found: list[tuple[float, float]]) -> list[Row]:
 
 def _register(lab: Lab, workers: Workers, gateway: Node, probe: Probe) -> tuple[float, float]:
     """Return the time to the first byte, and OneGate's part of it."""
-    time.sleep(random.uniform(0, 2))  # any moment of the daemon's cycle
     lab.onegate.clear_requests()
     changed, changed_clock = time.monotonic(), time.time()
     workers.register(0, balancers=[3])
@@ -87,7 +93,7 @@ def _register(lab: Lab, workers: Workers, gateway: Node, probe: Probe) -> tuple[
             raise LabError(f"the last try: {probe.tries()[-1:]}")
         return min(ends)
 
-    whole = wait_until(first, 30, f"{name} to answer") - changed
+    whole = wait_until(first, 40, f"{name} to answer") - changed
     request = next(
         one
         for one in lab.onegate.requests()
@@ -97,5 +103,5 @@ def _register(lab: Lab, workers: Workers, gateway: Node, probe: Probe) -> tuple[
     answered = float(request["time"]) + float(request["duration_s"])
     answer = min(float(request["duration_s"]), answered - changed_clock)
     workers.withdraw(0)
-    gateway.wait_until(lambda: not server_statistics(gateway), 40, "HAProxy without servers")
+    gateway.wait_until(lambda: not server_statistics(gateway), 60, "HAProxy without servers")
     return whole, answer

@@ -42,6 +42,10 @@ class ProcessOf:
         """Memory it accounts for: its own, and its share of what it shares."""
         return self._memory("smaps_rollup", "Pss:")
 
+    def own_mib(self) -> float:
+        """Memory that no file is behind; what else runs on the machine does not touch it."""
+        return self._memory("smaps_rollup", "Anonymous:")
+
     def peak_rss_mib(self) -> float:
         """The most memory it ever had."""
         return self._memory("status", "VmHWM:")
