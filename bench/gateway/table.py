@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,7 +66,6 @@ class Section:
     Attributes:
         title: Names it for ever: a document's part of this name is replaced.
         method: How it was measured; one paragraph per text.
-        meaning: What single rows mean, by their beginning or whole name.
         notes: What the figures do not say.
         versions: Of the programs measured.
     """
@@ -87,14 +87,28 @@ class Section:
 
     def to_markdown(self, date: str) -> str:
         """For a document."""
-        parts = [f"## {self.title}", *self.method]
+        parts = [f"## {self.title}", *map(_wrapped, self.method)]
         table: list[tuple[str, ...]] = [HEADINGS]
         table += [("---", "--:", "--:", "--:", "--:", "---", "---")]
         table += [row.cells() for row in self.rows]
         parts.append("\n".join(f"| {' | '.join(cells)} |" for cells in table))
-        parts += ["\n".join(f"- {note}" for note in self.notes)] if self.notes else []
-        parts.append(f"Measured on {date}{'; ' + self.versions if self.versions else ''}.")
+        parts += (
+            ["\n".join(_wrapped(f"- {note}", "  ") for note in self.notes)] if self.notes else []
+        )
+        versions = f"; {self.versions}" if self.versions else ""
+        parts.append(_wrapped(f"Measured on {date}{versions}."))
         return "\n\n".join(parts) + "\n"
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    """Break a paragraph into lines, but not inside a word."""
+    return textwrap.fill(
+        text,
+        120,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
