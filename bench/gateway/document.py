@@ -15,7 +15,7 @@ _INTRODUCTION = """\
 # Measurements of the gateway
 
 Figures of real gateways in the lab (`tests/lab`): systemd containers that behave like VMs, on one
-machine, with an OneGate emulator. `bench/gateway` makes them, on a machine that does nothing else:
+machine, with an OneGate emulator. `bench/gateway` makes them; the machine should do nothing else:
 
     python3 -m tests.lab box --bake -- .venv/bin/python -m bench.gateway \\
         --write docs/measurements.md
