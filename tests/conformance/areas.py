@@ -156,7 +156,7 @@ def decide_addresses(inputs: Inputs) -> dict[str, Any]:
     found: dict[str, dict[str, dict[str, str]]] = {"addrs": {}, "vips": {}, "endpoints": {}}
     kinds = {"IP": "addrs", "VIP": "vips", "EP": "endpoints"}
     for name, address in book.placeholders().items():
-        number, kind = re.fullmatch(r"ETH(\d+)_(IP|VIP|EP)\d+", name).groups()  # type: ignore[union-attr]
+        number, kind = re.fullmatch(r"ETH(\d+)_(IP|VIP|EP)\d+", name).groups()
         found[kinds[kind]].setdefault(f"eth{number}", {})[name] = str(address)
     return found
 

@@ -79,4 +79,4 @@ def _wanted(documents: Documents, name: str) -> Mapping[str, Any]:
     document = documents.get(name)
     if not document:
         raise OneGateUnavailable(f"no answer about {name}")
-    return document  # type: ignore[no-any-return]  # documents are of any shape
+    return document

@@ -49,8 +49,8 @@ class Server(http.server.ThreadingHTTPServer):
         """Answer one connection; a client that goes away or fails to speak TLS is no error."""
         try:
             if self.tls is not None:
-                request = self.tls.wrap_socket(request, server_side=True)  # type: ignore[arg-type]
-            super().finish_request(request, client_address)  # type: ignore[arg-type]
+                request = self.tls.wrap_socket(request, server_side=True)
+            super().finish_request(request, client_address)
         except OSError:
             pass
 

@@ -622,6 +622,6 @@ def test_an_effect_that_is_not_there_afterwards_is_an_error() -> None:
         if "nonlocal_bind" not in key:
             write(key, value)
 
-    gateway.network.write_setting = stubborn  # type: ignore[method-assign]
+    gateway.network.write_setting = stubborn
     with pytest.raises(StillDifferent, match="kernel settings"):
         gateway.run()

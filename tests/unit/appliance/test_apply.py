@@ -219,7 +219,7 @@ def test_a_run_cut_in_an_action_says_in_which() -> None:
     system = make_system(files=files, clock=FakeClock())
     journal, _ = open_journal(system, "run-1")
     with pytest.raises(PowerCut):
-        apply(plan(Toy("one"), Toy("two", error=PowerCut())), system, journal, FakeLog())  # type: ignore[arg-type]
+        apply(plan(Toy("one"), Toy("two", error=PowerCut())), system, journal, FakeLog())
     assert open_journal(system, "run-2")[1] == "two"
 
 

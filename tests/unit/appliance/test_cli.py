@@ -16,9 +16,7 @@ from tests.contexts import GATEWAY
 from tests.fakes import FakeOneGate
 from tests.unit.appliance.machine import HAPROXY, ONE_ENV, Gateway, write_one_env
 
-VERBS = sorted(
-    make_parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr,arg-type]
-)
+VERBS = sorted(make_parser()._subparsers._group_actions[0].choices)
 Captured = pytest.CaptureFixture[str]
 
 

@@ -24,7 +24,7 @@ USER_INPUT = re.compile(
 def entry(name: str, type_: str, **more: object) -> Entry:
     """Return an entry."""
     arguments = {"description": "Is it | or not.", "example": "x", **more}
-    return Entry(name=name, field=name.lower(), type=type_, **arguments)  # type: ignore[arg-type]
+    return Entry(name=name, field=name.lower(), type=type_, **arguments)
 
 
 ENTRIES = (

@@ -258,7 +258,7 @@ def test_a_secret_shows_itself_as_asterisks() -> None:
     "text", ["eth0", "!eth1", "eth0/10.0.0.1", "eth0/10.0.0.1@53", "eth0@53", "10.0.0.1"]
 )
 def test_an_interface_item_is_written_as_it_was_given(text: str) -> None:
-    (item,) = TYPES["interface_list"].parse(text, NONE)  # type: ignore[misc]
+    (item,) = TYPES["interface_list"].parse(text, NONE)
     assert str(item) == text
 
 

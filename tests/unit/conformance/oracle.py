@@ -103,7 +103,7 @@ def keepalived(inputs: Inputs) -> Decision:
         if service is None and inputs.onegate.get("service"):
             service = str(inputs.onegate["service"]["SERVICE"]["id"])
         identity = service or env(context, "VMID")
-        common["VRID"] = ("derived", to_i(identity) % 255 + 1 if identity else 1)  # type: ignore[assignment]
+        common["VRID"] = ("derived", to_i(identity) % 255 + 1 if identity else 1)
     floating = floating_addresses(context)
     marked = management(context)
     by_router_id: dict[Any, list[str]] = {}

@@ -67,7 +67,7 @@ def plan(**changes: str | None) -> list[object]:
 
 
 def test_a_plan_prepares_the_kernel_first_and_takes_virtual_addresses_last() -> None:
-    kinds = [(type(action).__name__, action.name) for action in plan()]  # type: ignore[attr-defined]
+    kinds = [(type(action).__name__, action.name) for action in plan()]
     assert kinds == [
         ("WriteFile", "file /etc/sysctl.d/60-oneke.conf"),
         ("KernelSettings", "kernel settings"),
@@ -123,7 +123,7 @@ def test_what_is_switched_off_is_stopped_and_taken_away() -> None:
 
 def test_a_link_without_address_is_brought_up_before_keepalived_starts() -> None:
     actions = plan(ETH0_IP="", ONEAPP_VROUTER_ETH0_VIP0="10.2.11.86/24")
-    names = [a.name for a in actions]  # type: ignore[attr-defined]
+    names = [a.name for a in actions]
     assert BringUp("eth0") in actions
     assert names.index("link eth0") < names.index("unit keepalived.service")
 

@@ -251,7 +251,7 @@ def test_what_was_known_last_survives_a_restart_without_onegate(stage: Stage) ->
     stage.run()
     decided = decide_gateway(ONEAPP_VNF_HAPROXY_ONEGATE_ENABLED="YES")
     stage.haproxy.backends["lb3_80"].clear()
-    stage.onegate.go_down(FAILURES[0])  # type: ignore[arg-type]
+    stage.onegate.go_down(FAILURES[0])
     reporter = Reporter(stage.system, Identity(GATEWAY_VM), "vnf", stage.log, lambda line: None)
     fresh = decided.role.make_cycle("backends", stage.system, decided.params, reporter, stage.log)
     fresh.run(QuietSignals())

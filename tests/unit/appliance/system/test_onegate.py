@@ -33,7 +33,7 @@ ANSWERS = [
 
 def answers(kind: str) -> Any:
     """Return a table of the recorded answers of a kind, VM or SERVICE."""
-    chosen = [one for one in ANSWERS if kind in json.loads(bytes(one.answer))]  # type: ignore[arg-type]
+    chosen = [one for one in ANSWERS if kind in json.loads(bytes(one.answer))]
     assert len(chosen) > 3
     return pytest.mark.parametrize("recording", chosen, ids=lambda r: f"{r.version}-{r.name}")
 
