@@ -62,9 +62,8 @@ def measure(repeat: int) -> Section:
             " first answer from the new server, HAProxy's first health check included; OneGate's"
             " own part is the time from the change on in which it worked at the answer that told of"
             " it, by its request log.",
-            "Looks at OneGate are at least three times as far apart as the last answer took, so"
-            " that it is not worn out by the gateways. That pause is the larger part where OneGate"
-            " needs seconds: the bound holds for answers of some 0.5 s, not for those of 2.5 s.",
+            "The pause between two looks is 1 s while the service deploys, and three times what the"
+            " last answer took, but at most 1.5 s, where OneGate is slow.",
         ),
         tuple(rows),
         versions=versions,

@@ -37,6 +37,9 @@ _FAST_S = 1.0
 _SWEEP_S = 5.0
 # An extended answer costs the server 10-15 ms a VM: leave it alone for several times as long.
 _GENTLE = 3.0
+# While the service changes somebody waits for each new server: it is looked for within 2 s, plus
+# what OneGate itself takes, however slow that is.
+_LONGEST_PAUSE_CHANGING_S = 1.5
 _LONGEST_HELD_S = 600.0
 _LOCK_TIMEOUT_S = 30.0
 
@@ -194,8 +197,7 @@ class BackendsCycle:
         memory.onegate_error, memory.failures = "", 0
         memory.last_answer_s = clock.monotonic() - started
         memory.seen_at = clock.now()
-        base = _FAST_S if memory.is_changing else self._params.haproxy.refresh_rate
-        memory.next_look = clock.monotonic() + max(base, _GENTLE * memory.last_answer_s)
+        memory.next_look = clock.monotonic() + self._pause_between_looks()
         for complaint in seen.complaints:
             if complaint not in memory.complaints:
                 self._log.warning("registration.refused", reason=complaint)
@@ -204,6 +206,12 @@ class BackendsCycle:
         if merged != memory.known:
             self._system.files.write(KNOWN, backends.to_text(merged), mode=0o600)
             memory.known = merged
+
+    def _pause_between_looks(self) -> float:
+        gentle = _GENTLE * self._memory.last_answer_s
+        if self._memory.is_changing:
+            return min(max(_FAST_S, gentle), _LONGEST_PAUSE_CHANGING_S)
+        return max(self._params.haproxy.refresh_rate, gentle)
 
     def _listen_for_strangers(self) -> None:
         """Report a router that uses our virtual router id, once when it comes and when it goes."""

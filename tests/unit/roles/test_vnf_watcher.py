@@ -269,8 +269,15 @@ def test_while_deploying_it_looks_fast_and_while_running_at_the_refresh_rate(
 
 
 def test_a_slow_onegate_is_left_alone_for_several_times_as_long(stage: Stage) -> None:
+    stage.onegate.state = 2
+    stage.onegate.answered = lambda: stage.clock.pass_time(20.0)
+    stage.run()
+    assert stage.look_again().pause_s >= 60
+
+
+def test_while_deploying_a_slow_onegate_is_asked_again_within_the_bound(stage: Stage) -> None:
     stage.onegate.answered = lambda: stage.clock.pass_time(4.0)
-    assert stage.run().pause_s >= 12
+    assert 1.0 < stage.run().pause_s <= 1.5
 
 
 def test_a_refused_command_is_an_error_that_names_it(stage: Stage) -> None:
