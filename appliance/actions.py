@@ -27,6 +27,7 @@ from appliance.errors import (
 )
 from appliance.plan import Change, diff_texts
 from appliance.system import System
+from appliance.system.onegate import encode_update
 from appliance.system.units import UnitState
 
 _ENABLED = ("enabled", "enabled-runtime")
@@ -358,6 +359,87 @@ class RunUnit:
         if state.active == "failed":
             system.units.reset_failed(self.unit)
         system.units.start(self.unit)
+
+
+@dataclass(frozen=True)
+class BeginUnit:
+    """A unit that was told to run with these settings; whether it comes up shows later.
+
+    For units whose start may take minutes, or for ever.
+
+    Attributes:
+        settings: What it is to run with, as one digest; with other settings it is started anew.
+    """
+
+    unit: str
+    settings: str
+
+    @property
+    def name(self) -> str:
+        """The unit."""
+        return f"unit {self.unit}"
+
+    def preflight(self, system: System) -> None:
+        """A unit that is not there can not be started later either."""
+        state = system.units.show(self.unit)
+        if state.load in ("not-found", "masked"):
+            raise StillDifferent(
+                f"{self.unit}: {state.load}",
+                hint="the image lacks RKE2, or somebody masked the unit",
+            )
+
+    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
+        """Compare what it does, and what it was started with."""
+        state = system.units.show(self.unit)
+        if not state.is_active and not state.is_coming_up:
+            return Change("start, without waiting for it")
+        return None if self._has_settings(system) else Change("restart, with other settings")
+
+    def _has_settings(self, system: System) -> bool:
+        try:
+            return system.files.read(_loaded_path(self.unit)) == self.settings
+        except NotText:
+            return False
+
+    def apply(self, system: System) -> None:
+        """Remember the settings, then start: a cut between the two ends in a start, not two."""
+        state = system.units.show(self.unit)
+        is_up = state.is_active or state.is_coming_up
+        mark_loaded(system, self.unit, self.settings)
+        if state.active == "failed":
+            system.units.reset_failed(self.unit)
+        system.units.begin(self.unit, anew=is_up)
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Attributes of this VM in OneGate, for its siblings; secret values are never shown."""
+
+    values: tuple[tuple[str, str], ...]
+
+    @property
+    def name(self) -> str:
+        """All of them at once."""
+        return "attributes in OneGate"
+
+    def preflight(self, system: System) -> None:
+        """Refuse what OneGate would not store as it is."""
+        encode_update(dict(self.values))
+
+    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
+        """Compare with what OneGate holds."""
+        if system.onegate is None:
+            return None
+        held = system.onegate.own_vm().attributes
+        different = [key for key, value in self.values if held.get(key, "") != value]
+        return Change(f"publish {', '.join(different)}") if different else None
+
+    def apply(self, system: System) -> None:
+        """Store those that differ, all in one update."""
+        if system.onegate is None:
+            return
+        held = system.onegate.own_vm().attributes
+        system.onegate.update({k: v for k, v in self.values if held.get(k, "") != v})
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,10 @@ from appliance.contextfile import context_in_force, gather_context, keep_context
 from appliance.daemon import Cycle
 from appliance.decision import BASE, Decided, decide, parse_base, read_services, with_service
 from appliance.errors import (
+    NotReady,
+    OneGateError,
     OnekeError,
+    StillDifferent,
     UnknownRole,
 )
 from appliance.facts import Facts, gather_facts
@@ -25,8 +28,9 @@ from appliance.identify import connect, find_role
 from appliance.identity import Identity, keep_identity, read_identity
 from appliance.logs import Logger
 from appliance.options import Options
-from appliance.plan import Plan, Stage
+from appliance.plan import GiveUp, Pause, Plan, Stage, Step
 from appliance.report import CONFIGURING, WAITING, Reporter
+from appliance.siblings import SiblingWatch
 from appliance.system import System
 from appliance.waiting import (
     Deadline,
@@ -38,6 +42,9 @@ from appliance.waiting import (
 )
 
 _READY_EVERY_S = 0.5
+_AFTER_CHANGE_S = 0.1
+_MOST_ROUNDS_ON_END = 50
+_ONEGATE_TIMEOUT_S = 900
 _PREREQUISITES_TIMEOUT_S = 120
 _CHANGE_LOCK_TIMEOUT_S = 60
 
@@ -135,13 +142,15 @@ def _run_locked(
     return result
 
 
-def _plan(system: System, decided: Decided, stage: Stage) -> Plan:
-    plan: Plan = decided.role.plan(stage, decided.params, _facts(system, decided))
+def _plan(system: System, decided: Decided, stage: Stage, watch: SiblingWatch) -> Plan:
+    plan: Plan = decided.role.plan(stage, decided.params, _facts(system, decided, watch))
     return plan
 
 
-def _facts(system: System, decided: Decided) -> Facts:
-    return gather_facts(system, decided.role.facts_wanted(decided.params))
+def _facts(system: System, decided: Decided, watch: SiblingWatch | None = None) -> Facts:
+    wanted = decided.role.facts_wanted(decided.params)
+    siblings = watch.look() if watch is not None and wanted.siblings else None
+    return gather_facts(system, wanted, siblings=siblings)
 
 
 def look(system: System, decided: Decided) -> Readiness:
@@ -152,7 +161,8 @@ def look(system: System, decided: Decided) -> Readiness:
 
 def _preview_run(system: System, decided: Decided) -> RunResult:
     stages = (Stage.CONFIGURE, Stage.BOOTSTRAP)
-    outcomes = tuple(preview(_plan(system, decided, stage), system) for stage in stages)
+    watch = make_watch(system, decided)
+    outcomes = tuple(preview(_plan(system, decided, stage, watch), system) for stage in stages)
     readiness = look(system, decided)
     return RunResult(decided.role_name, outcomes, decided.warnings, readiness, None)
 
@@ -162,20 +172,109 @@ def _converge(
 ) -> RunResult:
     outcomes = []
     for stage in (Stage.CONFIGURE, Stage.BOOTSTRAP):
-        # A daemon that changes the same things holds the lock while it does.
-        deadline = Deadline.after(system.clock, _CHANGE_LOCK_TIMEOUT_S)
-        with hold_lock(system, paths.CHANGE_LOCK, deadline):
-            plan = _plan(system, decided, stage)
-            differing = [step.action for step in preview(plan, system).steps if step.change]
-            if differing:
-                preflight(differing, system)
-                step = f"{stage.value}: {len(differing)} of {len(plan.actions)} to do"
-                reporter.progress(CONFIGURING, step)
-            outcome = apply(plan, system, journal, log.bind(stage=stage.value))
+        outcome = _StageRun(system, decided, stage, journal, reporter, log).run()
         log.info("stage.ended", stage=stage.value, changed=len(outcome.changes))
         outcomes.append(outcome)
     waited_s = _wait_until_ready(system, decided, reporter, log)
     return RunResult(decided.role_name, tuple(outcomes), decided.warnings, Ready(), waited_s)
+
+
+class _StageRun:
+    """One stage: plan, apply, and where something has to happen elsewhere first, plan anew."""
+
+    def __init__(
+        self,
+        system: System,
+        decided: Decided,
+        stage: Stage,
+        journal: Journal,
+        reporter: Reporter,
+        log: Logger,
+    ) -> None:
+        """Run for one role."""
+        self._system = system
+        self._decided = decided
+        self._stage = stage
+        self._journal = journal
+        self._reporter = reporter
+        self._log = log.bind(stage=stage.value)
+        self._watch = make_watch(system, decided)
+        self._pause: Pause | None = None
+        self._paused_at = 0.0
+        self._looks = 0
+        self._changes: list[Step] = []
+        self._rounds_on_end = 0
+
+    def run(self) -> Outcome:
+        """Go on until the plan says that nothing is left to do or to wait for.
+
+        Raises:
+            NotReady: What was waited for did not happen in time, or can not happen any more.
+            OnekeError: What an action failed with.
+        """
+        while True:
+            try:
+                then, steps = self._round()
+            except OneGateError as error:
+                if not error.retryable or self._stage is not Stage.BOOTSTRAP:
+                    raise
+                then, steps = Pause("OneGate to answer", str(error), _ONEGATE_TIMEOUT_S), ()
+            changed = [step for step in steps if step.change]
+            self._changes += changed
+            if then is None:
+                unchanged = [step for step in steps if not step.change]
+                return Outcome(self._stage, (*self._changes, *unchanged))
+            if isinstance(then, GiveUp):
+                raise self._not_ready(then.what, then.reason, final=True, hint=then.hint)
+            self._wait(then, has_changed=bool(changed))
+
+    def _round(self) -> tuple[Pause | GiveUp | None, tuple[Step, ...]]:
+        system = self._system
+        # A daemon that changes the same things holds the lock while it does.
+        deadline = Deadline.after(system.clock, _CHANGE_LOCK_TIMEOUT_S)
+        with hold_lock(system, paths.CHANGE_LOCK, deadline):
+            plan = _plan(system, self._decided, self._stage, self._watch)
+            differing = [step.action for step in preview(plan, system).steps if step.change]
+            if differing:
+                preflight(differing, system)
+                step = f"{self._stage.value}: {len(differing)} of {len(plan.actions)} to do"
+                self._reporter.progress(CONFIGURING, step)
+                self._watch.forget()
+            outcome = apply(plan, system, self._journal, self._log)
+        return plan.then, outcome.steps
+
+    def _wait(self, pause: Pause, *, has_changed: bool) -> None:
+        clock = self._system.clock
+        if self._pause is None or self._pause.what != pause.what:
+            self._paused_at, self._looks = clock.monotonic(), 0
+        is_new = self._pause is None or self._pause != pause
+        self._pause, self._looks = pause, self._looks + 1
+        elapsed = clock.monotonic() - self._paused_at
+        if is_new:
+            self._log.info(
+                "wait.reason", what=pause.what, reason=pause.reason, elapsed_s=round(elapsed, 1)
+            )
+            self._reporter.progress(WAITING, pause.reason)
+        if elapsed + _READY_EVERY_S >= pause.timeout_s:
+            raise self._not_ready(pause.what, pause.reason, final=False)
+        self._rounds_on_end = self._rounds_on_end + 1 if has_changed else 0
+        if self._rounds_on_end > _MOST_ROUNDS_ON_END:
+            raise StillDifferent(f"stage {self._stage.value}: finds something to do every time")
+        clock.sleep(_READY_EVERY_S if not has_changed else _AFTER_CHANGE_S)
+
+    def _not_ready(
+        self, what: str, reason: str, *, final: bool, hint: str | None = None
+    ) -> NotReady:
+        elapsed = self._system.clock.monotonic() - self._paused_at if self._pause else 0.0
+        error = NotReady(what, reason, elapsed_s=elapsed, attempts=self._looks, final=final)
+        error.hint = hint
+        return error
+
+
+def make_watch(system: System, decided: Decided) -> SiblingWatch:
+    """Return the watch over the service's other VMs, as far as the role cares for them."""
+    vm_id = decided.params.opennebula.vm_id
+    return SiblingWatch(system, vm_id, decided.role.sibling_roles)
 
 
 def _wait_for_prerequisites(

@@ -6,11 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from appliance.errors import NotText, SocketError
 from appliance.system import System
 from appliance.system.network import Link, Route
 from appliance.system.units import UnitState
+
+if TYPE_CHECKING:
+    from appliance.siblings import Siblings
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Probe(Protocol[T_co]):
+    """One more look at the machine, as a value; roles say which they need."""
+
+    def look(self, system: System) -> T_co:
+        """Look once; what is not there yet is a result, not an error."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +37,8 @@ class FactsWanted:
         settings: Kernel settings.
         questions: Control sockets and what to ask them.
         words: Units, and of how many seconds their log is wanted.
+        probes: Whatever else a role looks at.
+        siblings: Whether the other VMs of the service matter.
     """
 
     units: tuple[str, ...] = ()
@@ -32,6 +47,8 @@ class FactsWanted:
     settings: tuple[str, ...] = ()
     questions: tuple[tuple[PurePosixPath, str], ...] = ()
     words: tuple[tuple[str, float], ...] = ()
+    probes: tuple[Probe[object], ...] = ()
+    siblings: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,6 +61,8 @@ class Facts:
         tables: Family and name of the tables that are loaded, to what nft lists with counters.
         answers: Socket and question to answer; None where nobody answered in time.
         words: Unit to what it said lately.
+        seen: Probe to what it found.
+        siblings: The service's VMs as OneGate told of them last; None where it was not asked.
         uptime_s: Seconds since boot, to compare with times that daemons leave in files.
         now_s: Seconds since 1970, likewise.
     """
@@ -57,6 +76,8 @@ class Facts:
     settings: Mapping[str, str | None] = field(default_factory=dict)
     answers: Mapping[tuple[PurePosixPath, str], str | None] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)
+    seen: Mapping[Probe[object], object] = field(default_factory=dict)
+    siblings: Siblings | None = None
     uptime_s: float = 0.0
     now_s: float = 0.0
 
@@ -64,14 +85,24 @@ class Facts:
         """Return a link by name."""
         return next((link for link in self.links if link.name == name), None)
 
+    def found(self, probe: Probe[T_co]) -> T_co:
+        """Return what a probe found, which must have been asked for."""
+        return cast("T_co", self.seen[probe])
+
     def has_address(self, link_name: str, address: IPv4Interface) -> bool:
         """Say whether a link carries an address, whatever its prefix length."""
         link = self.link(link_name)
         return link is not None and any(own.ip == address.ip for own in link.addresses)
 
 
-def gather_facts(system: System, wanted: FactsWanted) -> Facts:
-    """Look at the machine; changes nothing."""
+def gather_facts(system: System, wanted: FactsWanted, *, siblings: Siblings | None = None) -> Facts:
+    """Look at the machine; changes nothing.
+
+    Args:
+        system: The machine.
+        wanted: What to look at.
+        siblings: What OneGate told, where it was asked.
+    """
     return Facts(
         links=system.network.links(),
         routes=system.network.routes(),
@@ -86,6 +117,8 @@ def gather_facts(system: System, wanted: FactsWanted) -> Facts:
         settings={key: system.network.read_setting(key) for key in wanted.settings},
         answers={question: _ask(system, *question) for question in wanted.questions},
         words={unit: system.units.recent_words(unit, seconds) for unit, seconds in wanted.words},
+        seen={probe: probe.look(system) for probe in wanted.probes},
+        siblings=siblings,
         uptime_s=system.clock.uptime(),
         now_s=system.clock.now(),
     )

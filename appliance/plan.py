@@ -70,11 +70,41 @@ class Action(Protocol):
 
 
 @dataclass(frozen=True)
+class Pause:
+    """What has to happen elsewhere before the next decision can be made.
+
+    Attributes:
+        what: To complete "waiting for ..."; it stays the same while the same thing is waited for.
+        reason: What is missing right now.
+        timeout_s: How long this may take in all.
+    """
+
+    what: str
+    reason: str
+    timeout_s: float
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """Why it is of no use to go on, and what a person can do about it."""
+
+    what: str
+    reason: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
-    """The actions of one stage, in order."""
+    """The actions of one stage, in order.
+
+    Attributes:
+        then: What follows on them: None where the stage is done then, a pause where a new plan is
+            to be made when something has happened elsewhere.
+    """
 
     stage: Stage
     actions: tuple[Action, ...] = ()
+    then: Pause | GiveUp | None = None
 
 
 @dataclass(frozen=True)

@@ -49,10 +49,12 @@ class Role(Protocol[P]):
         params_type: The typed view of its parameters: a frozen dataclass with a field per drop-in
             it uses.
         ready_timeout_s: How long it may take from the last action until it is ready.
+        sibling_roles: The roles whose VMs it looks at in OneGate.
     """
 
     params_type: type[P]
     ready_timeout_s: float
+    sibling_roles: tuple[str, ...]
 
     def __init__(self, services: Mapping[str, Service]) -> None:
         """Keep the drop-ins, whose templates it renders."""

@@ -7,7 +7,10 @@ from typing import Protocol
 
 from appliance.system.commands import Commands
 
-_PROPERTIES = ("LoadState", "ActiveState", "SubState", "Result", "UnitFileState")
+_PROPERTIES = (
+    *("LoadState", "ActiveState", "SubState", "Result", "UnitFileState"),
+    *("NRestarts", "Job"),
+)
 _START_TIMEOUT_S = 100
 
 
@@ -21,6 +24,8 @@ class UnitState:
         sub: running, exited, dead and the like.
         result: success, or how it failed.
         enabled: enabled, disabled, static; empty where there is no unit file.
+        restarts: How often systemd restarted it by itself since it was last started.
+        job: The number of the queued job; 0 or empty for none.
     """
 
     load: str
@@ -28,6 +33,13 @@ class UnitState:
     sub: str
     result: str
     enabled: str
+    restarts: str = "0"
+    job: str = ""
+
+    @property
+    def is_coming_up(self) -> bool:
+        """Whether it is on its way up, a start that is still queued included."""
+        return self.active == "activating" or self.job not in ("", "0")
 
     @property
     def is_active(self) -> bool:
@@ -48,6 +60,9 @@ class Units(Protocol):
 
     def start(self, name: str) -> None:
         """Start and wait until it is up."""
+
+    def begin(self, name: str, *, anew: bool = False) -> None:
+        """Have it start, or restart with `anew`, without waiting until it is up."""
 
     def stop(self, name: str) -> None:
         """Stop and wait until it is down."""
@@ -91,6 +106,10 @@ class RealUnits:
     def start(self, name: str) -> None:
         """Start and wait until it is up."""
         self._systemctl("start", name)
+
+    def begin(self, name: str, *, anew: bool = False) -> None:
+        """Have it start, or restart with `anew`, without waiting until it is up."""
+        self._systemctl("restart" if anew else "start", "--no-block", name)
 
     def stop(self, name: str) -> None:
         """Stop and wait until it is down."""

@@ -45,6 +45,7 @@ class VnfRole:
 
     params_type = VnfParams
     ready_timeout_s = _READY_TIMEOUT_S
+    sibling_roles = ()
 
     def __init__(self, services: Mapping[str, Service]) -> None:
         """Keep the drop-ins, whose templates are rendered."""

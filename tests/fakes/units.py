@@ -56,6 +56,14 @@ class FakeUnits:
         )
         self._daemons.get(name, lambda: None)()
 
+    def begin(self, name: str, *, anew: bool = False) -> None:
+        """Begin to start or restart; a unit that nothing was arranged for stays on its way up."""
+        self._do("restart" if anew else "start", name)
+        self.states[name] = replace(
+            self.states[name], active="activating", sub="start", result="success"
+        )
+        self._daemons.get(name, lambda: None)()
+
     def stop(self, name: str) -> None:
         """Stop; stopping a unit that does not run is no change."""
         if self.show(name).active == "inactive":

@@ -1,0 +1,97 @@
+"""The service's other VMs, asked of OneGate again and again, at a pace that leaves it time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from appliance.errors import OneGateError
+from appliance.system import System
+from appliance.system.onegate import Service, Vm
+
+_EVERY_S = 1.0
+_LONGEST_S = 15.0
+# An extended answer costs the server 10-15 ms a VM: it is left alone for several times as long.
+_GENTLE = 3.0
+
+
+@dataclass(frozen=True)
+class Siblings:
+    """What OneGate told about the service.
+
+    Attributes:
+        service: As told last; None where it was never told in this run.
+        own: This VM, from the same answer.
+        error: Why the last look failed; empty where it did not.
+        quiet_s: VM id to how long nothing that it publishes has changed, as far as this run saw.
+    """
+
+    service: Service | None = None
+    own: Vm | None = None
+    error: str = ""
+    quiet_s: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last look succeeded and showed every VM there should be."""
+        return self.service is not None and self.service.complete and not self.error
+
+
+class _Seen(NamedTuple):
+    attributes: Mapping[str, object]
+    since: float
+
+
+class SiblingWatch:
+    """Asks for the service, not more often than is good for OneGate."""
+
+    def __init__(self, system: System, vm_id: int | None, roles: Iterable[str]) -> None:
+        """Ask about these roles, VM by VM where one VM spoils the answer for all."""
+        self._system = system
+        self._vm_id = vm_id
+        self._roles = tuple(roles)
+        self._last = Siblings()
+        self._seen: dict[int, _Seen] = {}
+        self._next_look = 0.0
+        self._failures = 0
+
+    def look(self) -> Siblings:
+        """Return what is known, asked anew where enough time has passed."""
+        clock, onegate = self._system.clock, self._system.onegate
+        if onegate is None:
+            return Siblings(error="the context names no OneGate, or holds no token")
+        started = clock.monotonic()
+        if started < self._next_look:
+            return self._last
+        try:
+            service = onegate.service(self._roles)
+        except OneGateError as error:
+            self._failures += 1
+            self._last = Siblings(
+                self._last.service, self._last.own, str(error), self._last.quiet_s
+            )
+            pause = min(_LONGEST_S, _EVERY_S * 2 ** min(self._failures, 4))
+        else:
+            self._failures = 0
+            self._last = self._understand(service)
+            pause = _EVERY_S
+        now = clock.monotonic()
+        self._next_look = now + min(max(pause, _GENTLE * (now - started)), _LONGEST_S)
+        return self._last
+
+    def forget(self) -> None:
+        """Look at once when asked next, as after something of our own was published."""
+        self._next_look = 0.0
+
+    def _understand(self, service: Service) -> Siblings:
+        now = self._system.clock.monotonic()
+        every = {vm.vm_id: vm for role in service.roles for vm in role.vms}
+        for vm_id, vm in every.items():
+            known = self._seen.get(vm_id)
+            if known is None or known.attributes != vm.attributes:
+                self._seen[vm_id] = _Seen(vm.attributes, now)
+        self._seen = {vm_id: seen for vm_id, seen in self._seen.items() if vm_id in every}
+        quiet = {vm_id: now - seen.since for vm_id, seen in self._seen.items()}
+        own = None if self._vm_id is None else every.get(self._vm_id)
+        return Siblings(service, own, "", quiet)
