@@ -21,6 +21,7 @@ from tests.lab.context import (
     vnf_addresses,
     vnf_context,
 )
+from tests.lab.disk import Disk
 from tests.lab.network import (
     ONEGATE_ADDRESS,
     ONEGATE_PORT,
@@ -121,6 +122,7 @@ class Lab:
         token: str | None = None,
         nics: Sequence[tuple[str, str]] = BOTH_NICS,
         binds: Sequence[Bind] = (),
+        disks: Sequence[Disk] = (),
         report_ready_early: bool = False,
         agent: bool = True,
         start: bool = True,
@@ -135,6 +137,7 @@ class Lab:
             token: Content of token.txt; that of the VM if None.
             nics: Name in the node and network (`public`, `private`) of each NIC.
             binds: What of this machine the node sees.
+            disks: Its disks beside the one it boots from; the lab closes them at its end.
             report_ready_early: Whether the contextualization reports READY=YES by itself, as in
                 an image that was not made by `60-contextualization.sh`.
             agent: Whether the agent is started at boot; else `systemctl start oneke.target` does.
@@ -154,7 +157,18 @@ class Lab:
             made = self.onegate.add_vm(**arguments)
             vm_id, token = int(made["id"]), made["token"]
             values.setdefault("VMID", str(vm_id))
-        node = Node(name, self.image, self.switch, nics, binds=binds, vm_id=vm_id, token=token)
+        for disk in disks:
+            self._stack.callback(disk.close)
+        node = Node(
+            name,
+            self.image,
+            self.switch,
+            nics,
+            binds=binds,
+            disks=disks,
+            vm_id=vm_id,
+            token=token,
+        )
         self._stack.callback(node.close)
         self.nodes[name] = node
         node.set_context(_text(values) if context_text is None else context_text, token)

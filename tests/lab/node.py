@@ -20,10 +20,12 @@ from typing import TypeVar
 from tests.lab.bake import Image
 from tests.lab.basics import LabError, run, wait_until
 from tests.lab.box import STATE, hierarchies, node_argv, remove_cgroup
+from tests.lab.disk import Disk
 from tests.lab.network import INTERFACE_NAME_MAX, SWITCH, Switch
 
 REBOOT_STATUS = 133
 CONTEXT_FOLDER = "/var/lib/lab-context"
+DISK_LINKS = "/dev/disk/by-id"
 REPORT_READY = "/etc/one-context.d/net-99-report-ready"
 REPORT_READY_DIVERTED = "/usr/lib/oneke/one-context.diverted/net-99-report-ready"
 
@@ -83,6 +85,7 @@ class Node:
         vm_id: Id of the VM it plays, or None.
         token: The VM's OneGate token, or None.
         boots: How often it has been switched on or rebooted.
+        disks: The disks that are plugged in, by name.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Node:
         nics: Sequence[tuple[str, str]],
         *,
         binds: Sequence[Bind] = (),
+        disks: Sequence[Disk] = (),
         vm_id: int | None = None,
         token: str | None = None,
     ) -> None:
@@ -107,6 +111,8 @@ class Node:
         self._networks = dict(nics)
         self._faulty: dict[str, str] = {}
         self._binds = tuple(binds)
+        self.disks: dict[str, Disk] = {}
+        self._bound: set[str] = set()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._stay_off = threading.Event()
@@ -115,11 +121,13 @@ class Node:
         self._groups = [tree / f"lab-{box}-{name}" for tree in hierarchies()]
         for nic in self._networks:
             cable_name(name, nic)
-        for part in ("upper", "work", "root"):
+        for part in ("upper", "work", "root", "disk-links"):
             (self._folder / part).mkdir(parents=True)
         parts = f"lowerdir={image.lowerdir},upperdir={self._folder}/upper"
         parts += f",workdir={self._folder}/work"
         run(["mount", "-t", "overlay", "overlay", "-o", parts, str(self.root)])
+        for disk in disks:
+            self.plug_disk(disk)
 
     # --- power ------------------------------------------------------------------------------
 
@@ -190,6 +198,59 @@ class Node:
         """Undo `unplug` or `isolate`."""
         self._faulty.pop(nic, None)
         self._plug(nic)
+
+    # --- disks ------------------------------------------------------------------------------
+
+    def plug_disk(self, disk: Disk, name: str | None = None) -> None:
+        """Give it a disk; a running node finds the device at once.
+
+        Args:
+            disk: One that is in no node.
+            name: What the node calls it from now on; as the disk says if None.
+
+        Raises:
+            LabError: If there is a disk of this name.
+        """
+        disk.name = name or disk.name
+        if disk.name in self.disks:
+            raise LabError(f"{self.name}: has a disk {disk.name} already")
+        self.disks[disk.name] = disk
+        if disk.serial is not None:
+            self._disk_link(disk.serial).symlink_to(f"../../{disk.name}")
+        if self.is_running:
+            device = disk.device.stat().st_rdev
+            number = [str(os.major(device)), str(os.minor(device))]
+            self.run(["mknod", "-m", "660", f"/dev/{disk.name}", "b", *number])
+
+    def pull_disk(self, name: str) -> Disk:
+        """Take a disk away and return it, with all that is on it.
+
+        A running node loses the device file. What it has open or mounted goes on working, unlike on
+        a real machine.
+
+        Raises:
+            LabError: If there is no disk of this name.
+        """
+        if name not in self.disks:
+            raise LabError(f"{self.name}: has no disk {name}")
+        disk = self.disks.pop(name)
+        if disk.serial is not None:
+            self._disk_link(disk.serial).unlink()
+        if self.is_running:
+            if name in self._bound:
+                self.run(["umount", f"/dev/{name}"])
+            self.run(["rm", f"/dev/{name}"])
+        self._bound.discard(name)
+        return disk
+
+    def _disk_link(self, serial: str) -> Path:
+        return self._folder / "disk-links" / f"virtio-{serial}"
+
+    def _disk_binds(self) -> list[Bind]:
+        """What the boot has to show of the disks: there is no udev to make devices and links."""
+        links = Bind(str(self._folder / "disk-links"), DISK_LINKS, read_only=True)
+        devices = [Bind(str(disk.device), f"/dev/{name}") for name, disk in self.disks.items()]
+        return [links, *devices]
 
     # --- commands and files -----------------------------------------------------------------
 
@@ -368,7 +429,9 @@ class Node:
         )
         for group in self._groups:
             group.mkdir(exist_ok=True)
-        argv = nspawn_argv(self.name, self.root, tuple(cables), self._binds)
+        self._bound = set(self.disks)
+        binds = [*self._binds, *self._disk_binds()]
+        argv = nspawn_argv(self.name, self.root, tuple(cables), binds)
         groups = " ".join(str(group) for group in self._groups)
         environment = {"PATH": os.environ["PATH"], "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
         with (self._folder / "console.log").open("ab") as console:
