@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -135,6 +136,32 @@ class WriteFile:
             return system.files.read(self.path) == self.text
         except NotText:
             return False
+
+
+@dataclass(frozen=True)
+class EnsureSecret:
+    """A file with a secret that nobody else knows yet; one that is there is kept."""
+
+    path: PurePosixPath
+    size_bytes: int = 32
+
+    @property
+    def name(self) -> str:
+        """The file."""
+        return f"file {self.path}"
+
+    def preflight(self, system: System) -> None:
+        """Nothing can refuse."""
+
+    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
+        """See whether it is there and holds something."""
+        if (system.files.read(self.path) or "").strip():
+            return None
+        return Change("write, new, 0600", "(a new secret)", (self.path,))
+
+    def apply(self, system: System) -> None:
+        """Make it up."""
+        system.files.write(self.path, f"{secrets.token_hex(self.size_bytes)}\n", mode=0o600)
 
 
 @dataclass(frozen=True)

@@ -123,8 +123,9 @@ def _run_locked(
         log.warning("run.resumed", reason=f"the run before was cut: {cut_in}")
     journal.record("run.start", role=role_name, version=__version__, cut=cut_in)
     try:
-        _wait_for_prerequisites(system, decided, reporter, log)
-        result = _converge(system, decided, journal, reporter, log)
+        lookout = Lookout(system, decided)
+        _wait_for_prerequisites(system, lookout, reporter, log)
+        result = _converge(system, decided, lookout, journal, reporter, log)
         reporter.ready(report_ready=bool(base["report_ready"]))
     except OnekeError as error:
         reporter.failed(str(error))
@@ -142,40 +143,71 @@ def _run_locked(
     return result
 
 
-def _plan(system: System, decided: Decided, stage: Stage, watch: SiblingWatch) -> Plan:
-    plan: Plan = decided.role.plan(stage, decided.params, _facts(system, decided, watch))
-    return plan
+class Lookout:
+    """Looks at the machine and, at OneGate's pace, at the service, for as long as a run takes."""
 
+    def __init__(self, system: System, decided: Decided) -> None:
+        """Look for one role."""
+        self._system = system
+        self._decided = decided
+        vm_id = decided.params.opennebula.vm_id
+        self._watch = SiblingWatch(system, vm_id, decided.role.sibling_roles)
+        self._last: Facts | None = None
 
-def _facts(system: System, decided: Decided, watch: SiblingWatch | None = None) -> Facts:
-    wanted = decided.role.facts_wanted(decided.params)
-    siblings = watch.look() if watch is not None and wanted.siblings else None
-    return gather_facts(system, wanted, siblings=siblings)
+    def facts(self, *, ask_siblings: bool = True) -> Facts:
+        """Return what is so now."""
+        wanted = self._decided.role.facts_wanted(self._decided.params)
+        siblings = self._watch.look() if ask_siblings and wanted.siblings else None
+        known = self._last.seen if self._last else None
+        self._last = gather_facts(self._system, wanted, siblings=siblings, known=known)
+        return self._last
 
+    def plan(self, stage: Stage) -> Plan:
+        """Return what the role decides now."""
+        plan: Plan = self._decided.role.plan(
+            stage, self._decided.params, self.facts(ask_siblings=stage is Stage.BOOTSTRAP)
+        )
+        return plan
 
-def look(system: System, decided: Decided) -> Readiness:
-    """Say how ready the node is right now."""
-    readiness: Readiness = decided.role.readiness(decided.params, _facts(system, decided))
-    return readiness
+    def readiness(self) -> Readiness:
+        """Say how ready the node is right now."""
+        facts = self.facts(ask_siblings=False)
+        readiness: Readiness = self._decided.role.readiness(self._decided.params, facts)
+        return readiness
+
+    def prerequisites(self) -> Readiness:
+        """Say whether others did what the role builds upon."""
+        facts = self.facts(ask_siblings=False)
+        readiness: Readiness = self._decided.role.prerequisites(self._decided.params, facts)
+        return readiness
+
+    def has_published(self) -> None:
+        """Look at the service anew next time: this node has just told it something."""
+        self._watch.forget()
 
 
 def _preview_run(system: System, decided: Decided) -> RunResult:
     stages = (Stage.CONFIGURE, Stage.BOOTSTRAP)
-    watch = make_watch(system, decided)
-    outcomes = tuple(preview(_plan(system, decided, stage, watch), system) for stage in stages)
-    readiness = look(system, decided)
+    lookout = Lookout(system, decided)
+    outcomes = tuple(preview(lookout.plan(stage), system) for stage in stages)
+    readiness = lookout.readiness()
     return RunResult(decided.role_name, outcomes, decided.warnings, readiness, None)
 
 
 def _converge(
-    system: System, decided: Decided, journal: Journal, reporter: Reporter, log: Logger
+    system: System,
+    decided: Decided,
+    lookout: Lookout,
+    journal: Journal,
+    reporter: Reporter,
+    log: Logger,
 ) -> RunResult:
     outcomes = []
     for stage in (Stage.CONFIGURE, Stage.BOOTSTRAP):
-        outcome = _StageRun(system, decided, stage, journal, reporter, log).run()
+        outcome = _StageRun(system, lookout, stage, journal, reporter, log).run()
         log.info("stage.ended", stage=stage.value, changed=len(outcome.changes))
         outcomes.append(outcome)
-    waited_s = _wait_until_ready(system, decided, reporter, log)
+    waited_s = _wait_until_ready(system, decided, lookout, reporter, log)
     return RunResult(decided.role_name, tuple(outcomes), decided.warnings, Ready(), waited_s)
 
 
@@ -185,20 +217,19 @@ class _StageRun:
     def __init__(
         self,
         system: System,
-        decided: Decided,
+        lookout: Lookout,
         stage: Stage,
         journal: Journal,
         reporter: Reporter,
         log: Logger,
     ) -> None:
-        """Run for one role."""
+        """Run one stage of one role."""
         self._system = system
-        self._decided = decided
         self._stage = stage
         self._journal = journal
         self._reporter = reporter
         self._log = log.bind(stage=stage.value)
-        self._watch = make_watch(system, decided)
+        self._lookout = lookout
         self._pause: Pause | None = None
         self._paused_at = 0.0
         self._looks = 0
@@ -233,13 +264,13 @@ class _StageRun:
         # A daemon that changes the same things holds the lock while it does.
         deadline = Deadline.after(system.clock, _CHANGE_LOCK_TIMEOUT_S)
         with hold_lock(system, paths.CHANGE_LOCK, deadline):
-            plan = _plan(system, self._decided, self._stage, self._watch)
+            plan = self._lookout.plan(self._stage)
             differing = [step.action for step in preview(plan, system).steps if step.change]
             if differing:
                 preflight(differing, system)
                 step = f"{self._stage.value}: {len(differing)} of {len(plan.actions)} to do"
                 self._reporter.progress(CONFIGURING, step)
-                self._watch.forget()
+                self._lookout.has_published()
             outcome = apply(plan, system, self._journal, self._log)
         return plan.then, outcome.steps
 
@@ -271,18 +302,12 @@ class _StageRun:
         return error
 
 
-def make_watch(system: System, decided: Decided) -> SiblingWatch:
-    """Return the watch over the service's other VMs, as far as the role cares for them."""
-    vm_id = decided.params.opennebula.vm_id
-    return SiblingWatch(system, vm_id, decided.role.sibling_roles)
-
-
 def _wait_for_prerequisites(
-    system: System, decided: Decided, reporter: Reporter, log: Logger
+    system: System, lookout: Lookout, reporter: Reporter, log: Logger
 ) -> None:
     wait_until(
         "what this node builds upon",
-        lambda: decided.role.prerequisites(decided.params, _facts(system, decided)),
+        lookout.prerequisites,
         Deadline.after(system.clock, _PREREQUISITES_TIMEOUT_S),
         every_s=_READY_EVERY_S,
         log=log,
@@ -290,10 +315,12 @@ def _wait_for_prerequisites(
     )
 
 
-def _wait_until_ready(system: System, decided: Decided, reporter: Reporter, log: Logger) -> float:
+def _wait_until_ready(
+    system: System, decided: Decided, lookout: Lookout, reporter: Reporter, log: Logger
+) -> float:
     return wait_until(
         f"the {decided.role_name} node to be ready",
-        lambda: look(system, decided),
+        lookout.readiness,
         Deadline.after(system.clock, decided.role.ready_timeout_s),
         every_s=_READY_EVERY_S,
         log=log,

@@ -38,6 +38,7 @@ class FactsWanted:
         questions: Control sockets and what to ask them.
         words: Units, and of how many seconds their log is wanted.
         probes: Whatever else a role looks at.
+        lasting: Likewise, where one look a run is enough: what an image has.
         siblings: Whether the other VMs of the service matter.
     """
 
@@ -48,6 +49,7 @@ class FactsWanted:
     questions: tuple[tuple[PurePosixPath, str], ...] = ()
     words: tuple[tuple[str, float], ...] = ()
     probes: tuple[Probe[object], ...] = ()
+    lasting: tuple[Probe[object], ...] = ()
     siblings: bool = False
 
 
@@ -95,13 +97,20 @@ class Facts:
         return link is not None and any(own.ip == address.ip for own in link.addresses)
 
 
-def gather_facts(system: System, wanted: FactsWanted, *, siblings: Siblings | None = None) -> Facts:
+def gather_facts(
+    system: System,
+    wanted: FactsWanted,
+    *,
+    siblings: Siblings | None = None,
+    known: Mapping[Probe[object], object] | None = None,
+) -> Facts:
     """Look at the machine; changes nothing.
 
     Args:
         system: The machine.
         wanted: What to look at.
         siblings: What OneGate told, where it was asked.
+        known: What an earlier look in the same run found.
     """
     return Facts(
         links=system.network.links(),
@@ -117,11 +126,20 @@ def gather_facts(system: System, wanted: FactsWanted, *, siblings: Siblings | No
         settings={key: system.network.read_setting(key) for key in wanted.settings},
         answers={question: _ask(system, *question) for question in wanted.questions},
         words={unit: system.units.recent_words(unit, seconds) for unit, seconds in wanted.words},
-        seen={probe: probe.look(system) for probe in wanted.probes},
+        seen=_look(system, wanted, known or {}),
         siblings=siblings,
         uptime_s=system.clock.uptime(),
         now_s=system.clock.now(),
     )
+
+
+def _look(
+    system: System, wanted: FactsWanted, known: Mapping[Probe[object], object]
+) -> Mapping[Probe[object], object]:
+    lasting = {
+        probe: known[probe] if probe in known else probe.look(system) for probe in wanted.lasting
+    }
+    return {**lasting, **{probe: probe.look(system) for probe in wanted.probes}}
 
 
 def read_if_text(system: System, path: PurePosixPath) -> str | None:

@@ -1,0 +1,244 @@
+"""Why RKE2 does not come up: from its unit's state and journal to plain words.
+
+The fragments are the parts of RKE2's lines that stay the same over its versions.
+Source: rancher/rke2 and k3s-io/k3s; see docs/rke2.md.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from appliance.system.units import UnitState
+
+_MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
+_FATAL = re.compile(r"level=(fatal|panic)")
+_LONGEST = 160
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What keeps RKE2 from coming up.
+
+    Attributes:
+        kind: One word for programs; empty where the cause is not known.
+        reason: For people.
+        hint: What to do, or None.
+        is_final: Whether trying on is of no use until a person has acted.
+    """
+
+    kind: str
+    reason: str
+    hint: str | None = None
+    is_final: bool = False
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    kind: str
+    fragment: re.Pattern[str]
+    reason: str
+    hint: str | None = None
+    is_final: bool = False
+
+
+def _pattern(
+    kind: str, fragment: str, reason: str, hint: str | None = None, *, is_final: bool = False
+) -> _Pattern:
+    return _Pattern(kind, re.compile(fragment, re.IGNORECASE), reason, hint, is_final)
+
+
+# Those that tell more come first: one line may hold several fragments.
+_PATTERNS = (
+    _pattern(
+        "ca-mismatch",
+        "token CA hash does not match",
+        "the join token belongs to another cluster: its CA is not the one that answers",
+        "has a master been rebuilt, or does the endpoint lead to another service? Compare"
+        " ONEKE_CLUSTER_ID of the masters with what answers at the supervisor's /cacerts",
+        is_final=True,
+    ),
+    _pattern(
+        "bad-token",
+        "invalid token CA hash length|token must not be empty|invalid token format",
+        "the join token is no RKE2 token",
+        "look at ONEGATE_K8S_TOKEN and ONEGATE_K8S_AGENT_TOKEN of the masters, or ONEAPP_K8S_TOKEN",
+        is_final=True,
+    ),
+    _pattern(
+        "token-missing",
+        "token is required",
+        "RKE2 was given no join token",
+        "is /var/lib/oneke/server-token or agent-token empty? oneke-agent configure writes it anew",
+    ),
+    _pattern(
+        "other-encryption",
+        "encrypted with different token",
+        "the etcd data here was written with another token",
+        "the disk holds data of another cluster, or the token was changed without"
+        " rke2 token rotate: restore the old token, or a backup of /var/lib/rancher/rke2/server",
+        is_final=True,
+    ),
+    _pattern(
+        "newer-certificates",
+        "newer than datastore",
+        "certificates on this disk are newer than those in etcd",
+        "rke2's own words in journalctl -u rke2-server say which files to move away",
+        is_final=True,
+    ),
+    _pattern(
+        "configuration-mismatch",
+        "critical configuration (value )?mismatch",
+        "a setting that all masters must share differs from that of the cluster",
+        "give every master the same ONEAPP_K8S_* and ONEAPP_RKE2_* parameters, then"
+        " oneke-agent configure",
+        is_final=True,
+    ),
+    _pattern(
+        "duplicate-member",
+        "duplicate node name found",
+        "etcd has a member of this node's name already: a dead master's",
+        "it is cleared by oneke-agent clean on a serving master once OneGate no longer knows the"
+        " dead VM",
+    ),
+    _pattern(
+        "node-password",
+        "Node password rejected|unable to verify password for node",
+        "the cluster has a node of this name already, with another password: a dead VM's",
+        "it is cleared by oneke-agent clean on a serving master once OneGate no longer knows the"
+        " dead VM",
+    ),
+    _pattern(
+        "address-changed",
+        "not a member of the etcd cluster",
+        "etcd does not know this master under its present address",
+        "has the VM's address changed since it joined? Give it back, or remove the node from the"
+        " cluster and let a new VM join",
+    ),
+    _pattern(
+        "learner-queue",
+        "Waiting for other members to finish joining|too many learner",
+        "another master is joining etcd; it admits one at a time",
+    ),
+    _pattern(
+        "clock",
+        "certificate has expired or is not yet valid|is not yet valid: current time",
+        "a certificate is not valid at this machine's time: is the clock right?",
+        "timedatectl shows the time and whether it is synchronised",
+    ),
+    _pattern(
+        "agent-token-as-server",
+        r"server-bootstrap.*(403|forbidden)|forbidden.*server-bootstrap|403 Forbidden",
+        "the join token is that of workers; a master needs the server token",
+        "ONEGATE_K8S_TOKEN, or ONEAPP_K8S_TOKEN, must be the content of"
+        " /var/lib/rancher/rke2/server/node-token of a serving master",
+        is_final=True,
+    ),
+    _pattern(
+        "wrong-token",
+        "401 Unauthorized|not authorized|invalid username/password",
+        "the cluster refuses the join token",
+        "compare ONEGATE_K8S_TOKEN of the masters with /var/lib/rancher/rke2/server/node-token of"
+        " one that serves; was the token rotated?",
+        is_final=True,
+    ),
+    _pattern(
+        "unhealthy",
+        "unhealthy cluster|etcdserver: no leader|request timed out, possibly due to",
+        "etcd has no quorum, so nobody can join",
+        "bring the masters back that are down; a majority of them must run",
+    ),
+    _pattern(
+        "not-serving",
+        "server is not ready|runtime core not ready|503 Service Unavailable|status code: 503",
+        "the supervisor answers, and is not ready yet",
+    ),
+    _pattern(
+        "unreachable",
+        "failed to get CA certs|Failed to validate connection to cluster|connection refused"
+        "|no such host|i/o timeout|Client.Timeout",
+        "the supervisor can not be reached",
+        "is a master serving, and do the balancers know it? oneke-agent status on the gateways",
+    ),
+    _pattern(
+        "waiting-for-containers",
+        "Waiting for container runtime to become ready before joining",
+        "images are being imported before it joins etcd",
+    ),
+)
+
+_CAUSES = (
+    "connection refused",
+    "no such host",
+    "EOF",
+    "i/o timeout",
+    "Client.Timeout exceeded",
+    "context deadline exceeded",
+    "no route to host",
+    "network is unreachable",
+)
+_MISMATCH = re.compile(r"critical configuration mismatched: (\S+)|mismatch[^\"]*?: (\S+)")
+
+
+def diagnose(unit: str, state: UnitState | None, words: str) -> Diagnosis:
+    """Say why a unit of RKE2 is not up.
+
+    Args:
+        unit: The unit.
+        state: As systemd sees it.
+        words: The end of its journal, oldest first.
+    """
+    if state is None or state.load in ("not-found", "masked"):
+        load = state.load if state else "not-found"
+        return Diagnosis("no-unit", f"{unit}: {load}", "the image lacks RKE2", is_final=True)
+    if state.result == "exec-condition" or "exec-condition" in state.sub:
+        return Diagnosis(
+            "sibling-active",
+            f"{unit} was skipped: this machine runs the other kind of RKE2 node already",
+            "systemctl status rke2-server rke2-agent; a VM can not change its kind: rebuild it",
+            is_final=True,
+        )
+    found = _from_journal(words)
+    if found is not None:
+        return found
+    return Diagnosis("", _from_state(unit, state))
+
+
+def _from_journal(words: str) -> Diagnosis | None:
+    for line in reversed(words.splitlines()):
+        for pattern in _PATTERNS:
+            if pattern.fragment.search(line):
+                reason = pattern.reason + _detail(pattern.kind, line, words)
+                return Diagnosis(pattern.kind, reason, pattern.hint, pattern.is_final)
+        if _FATAL.search(line):
+            return Diagnosis("fatal", f"RKE2 says: {_message(line)}", "journalctl -u rke2-*")
+    return None
+
+
+def _detail(kind: str, line: str, words: str) -> str:
+    if kind in ("unreachable", "clock"):
+        cause = next((cause for cause in _CAUSES if cause in line), "")
+        host = re.search(r"https://([^/\s\"\\]+)", line)
+        told = ": ".join(filter(None, (host[1] if host else "", cause)))
+        return f" ({told})" if told else ""
+    if kind == "configuration-mismatch":
+        fields = {a or b for a, b in _MISMATCH.findall(words) if a or b}
+        named = sorted(name.strip('",.') for name in fields)
+        return f": {', '.join(named)}" if named else ""
+    return ""
+
+
+def _message(line: str) -> str:
+    found = _MESSAGE.search(line)
+    text = found[1].replace('\\"', "'") if found else line
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _from_state(unit: str, state: UnitState) -> str:
+    if state.is_active:
+        return f"{unit} runs"
+    if state.sub == "auto-restart":
+        return f"{unit} ended, and systemd starts it again (restart {state.restarts})"
+    if state.is_coming_up:
+        return f"{unit} is starting"
+    return f"{unit} is {state.active} ({state.result})"
