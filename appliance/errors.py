@@ -15,6 +15,7 @@ OnekeError
     StillDifferent          75  an action was carried out and its effect is not there
     AlreadyRunning          75  another run holds the lock
     OneGateError            75  OneGateUnavailable, -Refused, -Passing, -Malformed
+    KubernetesError         75  KubernetesUnavailable, -Refused, -Conflict, -Malformed
 
 Exit statuses are those of sysexits.h: 78 configuration (a person must act), 75 temporary (worth
 another try), 70 an internal error.
@@ -240,5 +241,42 @@ class OneGatePassing(OneGateError):
 
 class OneGateMalformed(OneGateError):
     """The answer is not what OneGate sends: not JSON, cut short, or of another shape."""
+
+    retryable = True
+
+
+class KubernetesError(OnekeError):
+    """The cluster's API server, or the supervisor beside it, did not do what was asked.
+
+    Attributes:
+        status: The HTTP status, or None if there was no answer.
+        retryable: Whether the same request may succeed later.
+    """
+
+    exit_code = EXIT_TEMPORARY
+    retryable = False
+
+    def __init__(self, message: str, *, status: int | None = None, hint: str | None = None) -> None:
+        """Keep the status beside the message."""
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class KubernetesUnavailable(KubernetesError):
+    """No answer, one that says it can not be given now, or no certificates to ask with yet."""
+
+    retryable = True
+
+
+class KubernetesRefused(KubernetesError):
+    """The server answered that it will not do this for who asks."""
+
+
+class KubernetesConflict(KubernetesRefused):
+    """What was to be changed is not any more what it was when it was read."""
+
+
+class KubernetesMalformed(KubernetesError):
+    """The answer is not what the server sends: not JSON, cut short, or of another shape."""
 
     retryable = True

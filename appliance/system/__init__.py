@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from appliance.system.clock import Clock, RealClock
 from appliance.system.commands import Commands, RealCommands
 from appliance.system.files import Files, RealFiles
+from appliance.system.kubernetes import Kubernetes
+from appliance.system.kuberneteshttp import HttpKubernetes
 from appliance.system.network import Network, RealNetwork
 from appliance.system.onegate import OneGate
 from appliance.system.packetfilter import PacketFilter, RealPacketFilter
 from appliance.system.sockets import RealSockets, Sockets
+from appliance.system.supervisor import Supervisor
+from appliance.system.supervisorhttp import HttpSupervisor
 from appliance.system.units import RealUnits, Units
 
 __all__ = ["System", "real_system"]
@@ -34,6 +38,8 @@ class System:
     packet_filter: PacketFilter
     clock: Clock
     sockets: Sockets
+    kubernetes: Kubernetes
+    supervisor: Supervisor
     onegate: OneGate | None = None
 
 
@@ -44,12 +50,15 @@ def real_system(root: str = "/") -> System:
         root: The folder that all files are placed under.
     """
     commands = RealCommands()
+    files = RealFiles(root)
     return System(
         commands=commands,
-        files=RealFiles(root),
+        files=files,
         units=RealUnits(commands),
         network=RealNetwork(commands),
         packet_filter=RealPacketFilter(commands),
         clock=RealClock(),
         sockets=RealSockets(),
+        kubernetes=HttpKubernetes(files),
+        supervisor=HttpSupervisor(),
     )

@@ -33,12 +33,12 @@ from appliance.system.onegate import (
     parse_vm,
     reserved_networks,
 )
+from appliance.system.transfer import AnswerTooLarge, TransferFailed, cause_of, read_whole, said
 
 CONNECT_TIMEOUT_S = 10
 OWN_TIMEOUT_S = 30
 SERVICE_TIMEOUT_S = 60
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-_MOST_WORDS = 200
 _MOST_NETWORKS = 64
 
 
@@ -145,17 +145,22 @@ class HttpOneGate:
                 allow_redirects=False,
                 stream=True,
             )
-            content = _read_bounded(response, what, started + timeout_s)
+            content = read_whole(response, started + timeout_s, MAX_ANSWER_BYTES)
+        except AnswerTooLarge as error:
+            raise OneGateMalformed(f"{what}: {error}") from error
+        except TransferFailed as error:
+            raise OneGateUnavailable(f"{what}: {error}") from error
         except requests.exceptions.SSLError as error:
             raise OneGateUnavailable(
-                f"{what}: the TLS certificate of {self._endpoint} does not verify: {_cause(error)}",
+                f"{what}: the TLS certificate of {self._endpoint} does not verify:"
+                f" {cause_of(error)}",
                 hint="give the CA in ONEAPP_ONEGATE_CA",
             ) from error
         except requests.exceptions.InvalidHeader:
             # What requests says quotes the header, which is the token.
             raise OneGateRefused(f"{what}: the token holds what no header can carry") from None
         except requests.RequestException as error:
-            raise OneGateUnavailable(f"{what}: {self._endpoint}: {_cause(error)}") from error
+            raise OneGateUnavailable(f"{what}: {self._endpoint}: {cause_of(error)}") from error
         except OSError as error:
             # The file of certificates is missing; requests looks for it before it connects.
             raise OneGateUnavailable(f"{what}: {error}", hint="see ONEAPP_ONEGATE_CA") from error
@@ -164,35 +169,8 @@ class HttpOneGate:
         return content
 
 
-def _read_bounded(response: requests.Response, what: str, deadline: float) -> bytes:
-    chunks, size = [], 0
-    for chunk in response.iter_content(8192):
-        size += len(chunk)
-        if time.monotonic() > deadline:
-            response.close()
-            raise OneGateUnavailable(f"{what}: the answer does not come to its end in time")
-        if size > MAX_ANSWER_BYTES:
-            response.close()
-            raise OneGateMalformed(f"{what}: the answer is larger than {MAX_ANSWER_BYTES} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _cause(error: requests.RequestException) -> str:
-    """Say in a few words what lies at the bottom of a requests error, which nests."""
-    cause: BaseException = error
-    while cause.__cause__ or cause.__context__:
-        cause = cause.__cause__ or cause.__context__ or cause
-    if isinstance(error, requests.ConnectTimeout | requests.ReadTimeout):
-        return "no answer in time"
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
-    return " ".join(str(cause).split())[:_MOST_WORDS] or type(cause).__name__
-
-
 def _error_of(what: str, method: str, status: int, content: bytes) -> OneGateError:
-    said = " ".join(content[:2000].decode("utf-8", errors="replace").split())[:_MOST_WORDS]
-    message = f"{what}: status {status}: {said or 'no text'}"
+    message = f"{what}: status {status}: {said(content)}"
     if status == 401:
         return OneGatePassing(
             message,

@@ -7,12 +7,14 @@ the power before any one of the changes.
 from tests.fakes.clock import FakeClock
 from tests.fakes.commands import Call, FakeCommands
 from tests.fakes.files import FakeFiles
+from tests.fakes.kubernetes import FakeKubernetes, make_node
 from tests.fakes.log import FakeLog
 from tests.fakes.machine import make_system
 from tests.fakes.network import FakeNetwork, make_link
 from tests.fakes.onegate import FakeOneGate
 from tests.fakes.packetfilter import FakePacketFilter
 from tests.fakes.sockets import FakeSockets
+from tests.fakes.supervisor import FakeSupervisor, Serving
 from tests.fakes.tape import PowerCut, Tape
 from tests.fakes.units import FakeUnits
 
@@ -21,14 +23,18 @@ __all__ = [
     "FakeClock",
     "FakeCommands",
     "FakeFiles",
+    "FakeKubernetes",
     "FakeLog",
     "FakeNetwork",
     "FakeOneGate",
     "FakePacketFilter",
     "FakeSockets",
+    "FakeSupervisor",
     "FakeUnits",
     "PowerCut",
+    "Serving",
     "Tape",
     "make_link",
+    "make_node",
     "make_system",
 ]

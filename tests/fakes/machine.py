@@ -6,17 +6,21 @@ from appliance.system import System
 from appliance.system.clock import Clock
 from appliance.system.commands import Commands
 from appliance.system.files import Files
+from appliance.system.kubernetes import Kubernetes
 from appliance.system.network import Network
 from appliance.system.onegate import OneGate
 from appliance.system.packetfilter import PacketFilter
 from appliance.system.sockets import Sockets
+from appliance.system.supervisor import Supervisor
 from appliance.system.units import Units
 from tests.fakes.clock import FakeClock
 from tests.fakes.commands import FakeCommands
 from tests.fakes.files import FakeFiles
+from tests.fakes.kubernetes import FakeKubernetes
 from tests.fakes.network import FakeNetwork
 from tests.fakes.packetfilter import FakePacketFilter
 from tests.fakes.sockets import FakeSockets
+from tests.fakes.supervisor import FakeSupervisor
 from tests.fakes.tape import Tape
 from tests.fakes.units import FakeUnits
 
@@ -31,6 +35,8 @@ def make_system(
     packet_filter: PacketFilter | None = None,
     clock: Clock | None = None,
     sockets: Sockets | None = None,
+    kubernetes: Kubernetes | None = None,
+    supervisor: Supervisor | None = None,
     onegate: OneGate | None = None,
 ) -> System:
     """Return a system of the parts given and empty fakes for the others, all on one tape."""
@@ -43,5 +49,7 @@ def make_system(
         packet_filter=packet_filter or FakePacketFilter(tape=tape),
         clock=clock or FakeClock(),
         sockets=sockets or FakeSockets(),
+        kubernetes=kubernetes or FakeKubernetes(tape=tape),
+        supervisor=supervisor or FakeSupervisor(),
         onegate=onegate,
     )
