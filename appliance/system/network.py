@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
@@ -12,6 +15,14 @@ from appliance.errors import CommandError, FileError
 from appliance.system.commands import Commands
 
 _PROC_SYS = Path("/proc/sys")
+_SYS_NET = Path("/sys/class/net")
+# Source: systemd-networkd's RuntimeDirectory; sd_network_link_get_network_file() reads them.
+_NETWORKD_LINKS = Path("/run/systemd/netif/links")
+# Source: ifup(8): link=configuration, a line each.
+_IFUPDOWN_STATE = Path("/run/network/ifstate")
+
+NETWORKD = "networkd"
+IFUPDOWN = "ifupdown"
 
 
 @dataclass(frozen=True)
@@ -38,11 +49,26 @@ class Route:
     Attributes:
         destination: `default` or a network in text.
         gateway: None for what is on-link.
+        metric: Of several routes to one destination the one with the lowest is in force.
     """
 
     destination: str
     gateway: IPv4Address | None
     link: str | None
+    metric: int = 0
+
+
+@dataclass(frozen=True)
+class LinkManager:
+    """Who gives a link its addresses and routes.
+
+    Attributes:
+        name: `networkd` or `ifupdown`.
+        network_file: The name of the .network file that is in force (networkd).
+    """
+
+    name: str
+    network_file: str | None = None
 
 
 class Network(Protocol):
@@ -62,6 +88,12 @@ class Network(Protocol):
 
     def replace_default_route(self, gateway: IPv4Address, link: str) -> None:
         """Set the default route until the next boot."""
+
+    def remove_default_route(self, gateway: IPv4Address, link: str) -> None:
+        """Take a default route away; one that is not there is fine."""
+
+    def managers(self) -> Mapping[str, LinkManager]:
+        """Tell who manages which link; a link that nobody manages is not in it."""
 
     def read_setting(self, key: str) -> str | None:
         """Return a kernel setting such as net.ipv4.ip_forward, or None if there is none."""
@@ -92,6 +124,7 @@ class RealNetwork:
                 one["dst"],
                 IPv4Address(one["gateway"]) if one.get("gateway") else None,
                 one.get("dev"),
+                int(one.get("metric", 0)),
             )
             for one in self._ip("-4", "route", "show")
         )
@@ -116,6 +149,26 @@ class RealNetwork:
     def replace_default_route(self, gateway: IPv4Address, link: str) -> None:
         """Set the default route until the next boot."""
         self._commands.run(("ip", "route", "replace", "default", "via", str(gateway), "dev", link))
+
+    def remove_default_route(self, gateway: IPv4Address, link: str) -> None:
+        """Take a default route away; one that is not there is fine."""
+        argv = ("ip", "route", "delete", "default", "via", str(gateway), "dev", link)
+        if any(
+            (route.destination, route.gateway, route.link) == ("default", gateway, link)
+            for route in self.routes()
+        ):
+            self._commands.run(argv)
+
+    def managers(self) -> Mapping[str, LinkManager]:
+        """Tell who manages which link; what networkd manages is its alone."""
+        found = dict.fromkeys(parse_ifstate(_read(_IFUPDOWN_STATE) or ""), LinkManager(IFUPDOWN))
+        with suppress(OSError):
+            for link in sorted(path.name for path in _SYS_NET.iterdir()):
+                index = (_read(_SYS_NET / link / "ifindex") or "").strip()
+                manager = parse_networkd_link(_read(_NETWORKD_LINKS / index) or "")
+                if index and manager is not None:
+                    found[link] = manager
+        return found
 
     def read_setting(self, key: str) -> str | None:
         """Return a kernel setting, or None if there is none."""
@@ -161,6 +214,27 @@ def parse_links(documents: list[dict[str, Any]]) -> tuple[Link, ...]:
         for one in documents
         if one.get("ifname")
     )
+
+
+def parse_networkd_link(text: str) -> LinkManager | None:
+    """Read what networkd keeps of a link; None where it leaves the link alone."""
+    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    network_file = values.get("NETWORK_FILE", "")
+    if not network_file or values.get("ADMIN_STATE") in ("unmanaged", "pending"):
+        return None
+    return LinkManager(NETWORKD, network_file.rpartition("/")[2])
+
+
+def parse_ifstate(text: str) -> tuple[str, ...]:
+    """Read which links ifupdown brought up."""
+    return tuple(found[1] for found in re.finditer(r"^([^=\s]+)=", text, re.MULTILINE))
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
 
 
 def _setting_path(key: str) -> Path:

@@ -1,25 +1,36 @@
-"""Local sockets: a question to a daemon's control socket, and a word to the service manager."""
+"""Sockets: a question to a daemon on this machine or in the network, a word to systemd."""
 
 from __future__ import annotations
 
 import os
 import socket
+from ipaddress import IPv4Address
 from pathlib import PurePosixPath
 from typing import Protocol
 
 from appliance.errors import SocketError
 
 _MOST_BYTES = 64 * 1024 * 1024
+_MOST_DATAGRAM_BYTES = 65535
 
 
 class Sockets(Protocol):
-    """Talks to daemons on this machine."""
+    """Talks to daemons."""
 
     def ask(self, path: PurePosixPath, question: str, *, timeout_s: float = 5) -> str:
         """Send a line to a daemon's socket and return all it answers until it closes.
 
         Raises:
             SocketError: Nobody listens there, or the answer does not come to its end in time.
+        """
+
+    def exchange(
+        self, server: IPv4Address, port: int, datagram: bytes, *, timeout_s: float = 1
+    ) -> bytes:
+        """Send a UDP datagram and return the first that comes back from there.
+
+        Raises:
+            SocketError: None comes in time, or the network says that none will.
         """
 
     def notify(self, state: str) -> None:
@@ -45,6 +56,21 @@ class RealSockets:
             reason = error.strerror or "no answer in time"
             raise SocketError(f"{path}: {reason}") from error
         return b"".join(chunks).decode("utf-8", errors="replace")
+
+    def exchange(
+        self, server: IPv4Address, port: int, datagram: bytes, *, timeout_s: float = 1
+    ) -> bytes:
+        """Send a datagram and return the answer; see `Sockets.exchange`."""
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
+                connection.settimeout(timeout_s)
+                # Connected, so that the kernel lets nobody else's datagram through.
+                connection.connect((str(server), port))
+                connection.send(datagram)
+                return connection.recv(_MOST_DATAGRAM_BYTES)
+        except OSError as error:
+            reason = error.strerror or "no answer in time"
+            raise SocketError(f"{server} port {port}: {reason}") from error
 
     def notify(self, state: str) -> None:
         """Tell the service manager; see `Sockets.notify`."""

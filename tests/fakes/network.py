@@ -7,7 +7,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface
 
 from appliance.errors import CommandError, FileError
-from appliance.system.network import Link, Route
+from appliance.system.network import Link, LinkManager, Route
 from tests.fakes.tape import Tape
 
 
@@ -21,6 +21,7 @@ class FakeNetwork:
 
     Attributes:
         settings: Key to value; one that is not in it does not exist.
+        managed: Link to who manages it; may be changed.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class FakeNetwork:
         self._routes = list(routes)
         self._listening: set[tuple[str, int]] = set()
         self._broken = False
+        self.managed: dict[str, LinkManager] = {}
         self.settings = {
             "net.ipv4.ip_forward": "0",
             "net.ipv4.ip_nonlocal_bind": "0",
@@ -94,8 +96,21 @@ class FakeNetwork:
     def replace_default_route(self, gateway: IPv4Address, link: str) -> None:
         """Set the default route."""
         self.tape.note(f"network.route default via {gateway} dev {link}")
-        self._routes = [route for route in self._routes if route.destination != "default"]
+        self._routes = [
+            route for route in self._routes if (route.destination, route.metric) != ("default", 0)
+        ]
         self._routes.append(Route("default", gateway, link))
+
+    def remove_default_route(self, gateway: IPv4Address, link: str) -> None:
+        """Take a default route away; one that is not there is no change."""
+        unwanted = [r for r in self._routes if r == Route("default", gateway, link, r.metric)]
+        if unwanted:
+            self.tape.note(f"network.no-route default via {gateway} dev {link}")
+            self._routes = [route for route in self._routes if route not in unwanted]
+
+    def managers(self) -> Mapping[str, LinkManager]:
+        """Return who manages which link."""
+        return dict(self.managed)
 
     def read_setting(self, key: str) -> str | None:
         """Return a setting."""

@@ -1,13 +1,15 @@
-"""Control sockets in memory."""
+"""Control sockets and UDP servers in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address
 from pathlib import PurePosixPath
 
 from appliance.errors import SocketError
 
 Daemon = Callable[[str], str]
+Server = Callable[[bytes], bytes]
 
 
 class FakeSockets:
@@ -15,6 +17,7 @@ class FakeSockets:
 
     Attributes:
         daemons: Path to what answers there; may be changed, as daemons come and go.
+        servers: Address and port to the UDP server there; likewise.
         asked: Path and question of every call.
         notified: What the service manager was told.
     """
@@ -22,6 +25,7 @@ class FakeSockets:
     def __init__(self, daemons: Mapping[str, Daemon] | None = None) -> None:
         """Begin with some daemons."""
         self.daemons = dict(daemons or {})
+        self.servers: dict[tuple[str, int], Server] = {}
         self.asked: list[tuple[str, str]] = []
         self.notified: list[str] = []
 
@@ -34,6 +38,16 @@ class FakeSockets:
         if daemon is None:
             raise SocketError(f"{path}: No such file or directory")
         return daemon(question)
+
+    def exchange(
+        self, server: IPv4Address, port: int, datagram: bytes, *, timeout_s: float = 1
+    ) -> bytes:
+        """Have a server answer."""
+        assert timeout_s > 0, "every question has a time-out"
+        answers = self.servers.get((str(server), port))
+        if answers is None:
+            raise SocketError(f"{server} port {port}: no answer in time")
+        return answers(datagram)
 
     def notify(self, state: str) -> None:
         """Keep what the service manager is told."""
