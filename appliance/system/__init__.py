@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from appliance.system.clock import Clock, RealClock
 from appliance.system.commands import Commands, RealCommands
+from appliance.system.disks import Disks, RealDisks
 from appliance.system.files import Files, RealFiles
 from appliance.system.kubernetes import Kubernetes
 from appliance.system.kuberneteshttp import HttpKubernetes
@@ -38,6 +39,7 @@ class System:
     packet_filter: PacketFilter
     clock: Clock
     sockets: Sockets
+    disks: Disks
     kubernetes: Kubernetes
     supervisor: Supervisor
     onegate: OneGate | None = None
@@ -59,6 +61,7 @@ def real_system(root: str = "/") -> System:
         packet_filter=RealPacketFilter(commands),
         clock=RealClock(),
         sockets=RealSockets(),
+        disks=RealDisks(commands),
         kubernetes=HttpKubernetes(files),
         supervisor=HttpSupervisor(),
     )

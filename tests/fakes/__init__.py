@@ -6,6 +6,7 @@ the power before any one of the changes.
 
 from tests.fakes.clock import FakeClock
 from tests.fakes.commands import Call, FakeCommands
+from tests.fakes.disks import FakeDisks, make_disk
 from tests.fakes.files import FakeFiles
 from tests.fakes.kubernetes import FakeKubernetes, make_node
 from tests.fakes.log import FakeLog
@@ -22,6 +23,7 @@ __all__ = [
     "Call",
     "FakeClock",
     "FakeCommands",
+    "FakeDisks",
     "FakeFiles",
     "FakeKubernetes",
     "FakeLog",
@@ -34,6 +36,7 @@ __all__ = [
     "PowerCut",
     "Serving",
     "Tape",
+    "make_disk",
     "make_link",
     "make_node",
     "make_system",

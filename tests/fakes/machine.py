@@ -5,6 +5,7 @@ from __future__ import annotations
 from appliance.system import System
 from appliance.system.clock import Clock
 from appliance.system.commands import Commands
+from appliance.system.disks import Disks
 from appliance.system.files import Files
 from appliance.system.kubernetes import Kubernetes
 from appliance.system.network import Network
@@ -15,6 +16,7 @@ from appliance.system.supervisor import Supervisor
 from appliance.system.units import Units
 from tests.fakes.clock import FakeClock
 from tests.fakes.commands import FakeCommands
+from tests.fakes.disks import FakeDisks
 from tests.fakes.files import FakeFiles
 from tests.fakes.kubernetes import FakeKubernetes
 from tests.fakes.network import FakeNetwork
@@ -35,6 +37,7 @@ def make_system(
     packet_filter: PacketFilter | None = None,
     clock: Clock | None = None,
     sockets: Sockets | None = None,
+    disks: Disks | None = None,
     kubernetes: Kubernetes | None = None,
     supervisor: Supervisor | None = None,
     onegate: OneGate | None = None,
@@ -49,6 +52,7 @@ def make_system(
         packet_filter=packet_filter or FakePacketFilter(tape=tape),
         clock=clock or FakeClock(),
         sockets=sockets or FakeSockets(),
+        disks=disks or FakeDisks(tape=tape),
         kubernetes=kubernetes or FakeKubernetes(tape=tape),
         supervisor=supervisor or FakeSupervisor(),
         onegate=onegate,
