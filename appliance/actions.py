@@ -28,10 +28,12 @@ from appliance.errors import (
 )
 from appliance.plan import Change, diff_texts
 from appliance.system import System
+from appliance.system.network import route_in_force
 from appliance.system.onegate import encode_update
 from appliance.system.units import UnitState
 
 _ENABLED = ("enabled", "enabled-runtime")
+_ROUTE_EVERY_S = 0.1
 
 # What HAProxy says after the lines that tell what is wrong.
 _SUMMARY = re.compile(r"Error\(s\) found in configuration file|Fatal errors found in configuration")
@@ -551,6 +553,72 @@ class RuntimeDefaultRoute:
     def apply(self, system: System) -> None:
         """Set it."""
         system.network.replace_default_route(self.gateway, self.link)
+
+
+@dataclass(frozen=True)
+class DefaultRoute:
+    """The default route that is in force.
+
+    Attributes:
+        patience_s: How long whoever manages the link is given to set it; then it is set by hand.
+    """
+
+    gateway: IPv4Address
+    link: str
+    patience_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The route."""
+        return "default route"
+
+    def preflight(self, system: System) -> None:
+        """Nothing can refuse."""
+
+    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
+        """Compare with the one of the lowest metric."""
+        found = route_in_force(system.network.routes())
+        if found and (found.gateway, found.link) == (self.gateway, self.link):
+            return None
+        was = f" (was via {found.gateway} on {found.link})" if found else ""
+        return Change(f"via {self.gateway} on {self.link}{was}")
+
+    def apply(self, system: System) -> None:
+        """Wait for it to come, or set it."""
+        end = system.clock.monotonic() + self.patience_s
+        while system.clock.monotonic() < end:
+            if self.check(system, frozenset()) is None:
+                return
+            system.clock.sleep(_ROUTE_EVERY_S)
+        system.network.replace_default_route(self.gateway, self.link)
+
+
+@dataclass(frozen=True)
+class NoDefaultRoute:
+    """No default route through a gateway that is not to be used any more."""
+
+    gateway: IPv4Address
+    link: str
+
+    @property
+    def name(self) -> str:
+        """The route that was."""
+        return f"default route via {self.gateway}"
+
+    def preflight(self, system: System) -> None:
+        """Nothing can refuse."""
+
+    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
+        """See whether it is there."""
+        is_there = any(
+            (route.destination, route.gateway, route.link) == ("default", self.gateway, self.link)
+            for route in system.network.routes()
+        )
+        return Change("remove") if is_there else None
+
+    def apply(self, system: System) -> None:
+        """Remove it."""
+        system.network.remove_default_route(self.gateway, self.link)
 
 
 def mark_loaded(system: System, unit: str, digest: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
@@ -214,6 +214,12 @@ def parse_links(documents: list[dict[str, Any]]) -> tuple[Link, ...]:
         for one in documents
         if one.get("ifname")
     )
+
+
+def route_in_force(routes: Iterable[Route]) -> Route | None:
+    """Return the default route that is used."""
+    defaults = [route for route in routes if route.destination == "default"]
+    return min(defaults, key=lambda route: route.metric, default=None)
 
 
 def parse_networkd_link(text: str) -> LinkManager | None:

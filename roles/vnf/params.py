@@ -71,10 +71,11 @@ class DnsParams:
     """Drop-in `dns`.
 
     Attributes:
+        enabled: None where nothing was said, which means no.
         use_root_servers: None where nothing was said.
     """
 
-    enabled: bool
+    enabled: bool | None
     interfaces: tuple[InterfaceItem, ...] | None
     nameservers: tuple[Endpoint, ...] | None
     use_root_servers: bool | None
