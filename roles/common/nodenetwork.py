@@ -338,9 +338,10 @@ def plan_node_network(
         network.nameserver,
     )
     return (
-        *_plan_hooks(script, manager, folders),
         *_plan_route(params, facts, script, manager, folders),
         *_plan_resolver(params, facts, network, folders),
+        # Last: the script tells the next run which route was ours.
+        *_plan_hooks(script, manager, folders),
     )
 
 
