@@ -30,6 +30,7 @@ from appliance.logs import Logger
 from appliance.options import Options
 from appliance.plan import GiveUp, Pause, Plan, Stage, Step
 from appliance.report import CONFIGURING, WAITING, Reporter
+from appliance.role import Task
 from appliance.siblings import SiblingWatch
 from appliance.system import System
 from appliance.waiting import (
@@ -334,6 +335,26 @@ def begin_cycle(system: System, options: Options, daemon: str, log: Logger) -> C
     Raises:
         OnekeError: They are not sound, or the role is not known.
     """
+    system, identity, decided, log = _begin(system, options, log)
+    reporter = Reporter(system, identity, decided.role_name, log, lambda line: None)
+    cycle: Cycle = decided.role.make_cycle(daemon, system, decided.params, reporter, log)
+    return cycle
+
+
+def begin_task(system: System, options: Options, name: str, log: Logger) -> Task:
+    """Read context and parameters, and return one of the role's tasks.
+
+    Raises:
+        OnekeError: They are not sound, the role is not known, or it has no such task.
+    """
+    system, _, decided, log = _begin(system, options, log)
+    task: Task = decided.role.make_task(name, system, decided.params, log)
+    return task
+
+
+def _begin(
+    system: System, options: Options, log: Logger
+) -> tuple[System, Identity, Decided, Logger]:
     services = read_services(options)
     context = context_in_force(system, options.context_path)
     base: Mapping[str, Any] = parse_base(context, services).values[BASE]
@@ -345,10 +366,7 @@ def begin_cycle(system: System, options: Options, daemon: str, log: Logger) -> C
         )
     decided = decide(role_name, with_service(context, identity), services)
     log = log.bind(vm_id=base["vm_id"], role=role_name)
-    system = connect(system, base, log)
-    reporter = Reporter(system, identity, role_name, log, lambda line: None)
-    cycle: Cycle = decided.role.make_cycle(daemon, system, decided.params, reporter, log)
-    return cycle
+    return connect(system, base, log), identity, decided, log
 
 
 def describe_readiness(readiness: Readiness) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from appliance import __version__
-from appliance.errors import EXIT_INTERNAL, OnekeError, ParameterProblems
+from appliance.errors import EXIT_INTERNAL, EXIT_TEMPORARY, OnekeError, ParameterProblems
 
 _DESCRIPTION = """\
 Turns this OpenNebula VM into a node of a OneKE Kubernetes cluster: reads the VM's context, asks
@@ -25,6 +25,7 @@ examples:
   oneke-agent configure --dry-run       show what would change, with differences; change nothing
   oneke-agent validate --context FILE   check a context anywhere, without privileges
   oneke-agent status                    what this node is, and what is missing
+  oneke-agent clean --dry-run           on a master: which nodes of the cluster are dead for good
   journalctl -u oneke-agent             the log of the runs at boot
 
 exit status: 0 done; 1 (status only) the node is not well; 64 wrong usage; 70 a bug; 75 try again;
@@ -66,6 +67,16 @@ def make_parser() -> argparse.ArgumentParser:
     backends.description = (
         "Runs until it is stopped: asks OneGate which servers the service's VMs register, and adds,"
         " drains and deletes them in HAProxy without a reload. SIGHUP reads the parameters anew."
+    )
+
+    clean = _add_verb(verbs, "clean", "delete the cluster's nodes whose VMs are gone", _clean)
+    clean.add_argument(
+        "--dry-run", action="store_true", help="show which would be deleted; delete none"
+    )
+    clean.description = (
+        "Works on a master that serves. Deletes a node only if it is labelled with its VM, is not"
+        " Ready, two complete answers of OneGate in a row know its VM no more, and etcd keeps its"
+        " quorum; every node that is kept is shown with the reason."
     )
 
     params = _add_verb(verbs, "params", "list every parameter", _params, context=False)
@@ -264,6 +275,32 @@ def _backends(arguments: argparse.Namespace) -> int:
     system, options, log = real_system(), _options(arguments), make_logger()
     run_daemon(system, RealSignals(), log, lambda: begin_cycle(system, options, "backends", log))
     return 0
+
+
+def _clean(arguments: argparse.Namespace) -> int:
+    from appliance.agent import begin_task
+    from appliance.logs import make_logger
+    from appliance.system import real_system
+
+    options = _options(arguments, dry_run=arguments.dry_run)
+    task = begin_task(real_system(), options, "clean", make_logger())
+    result = task.run(dry_run=arguments.dry_run)
+    if arguments.json:
+        print(json.dumps({"dry_run": arguments.dry_run, **asdict(result)}, indent=1))
+    else:
+        _print_task(result)
+    return EXIT_TEMPORARY if result.trouble else 0
+
+
+def _print_task(result: Any) -> None:
+    verdict_width = max((len(line.verdict) for line in result.lines), default=0)
+    width = max((len(line.subject) for line in result.lines), default=0)
+    for line in result.lines:
+        print(f"{line.verdict:<{verdict_width}}  {line.subject:<{width}}  {line.reason}")
+        if line.hint:
+            print(f"{'':{verdict_width}}  {'':{width}}  hint: {line.hint}")
+    if result.trouble:
+        print(f"oneke-agent: {result.trouble}", file=sys.stderr)
 
 
 def _status(arguments: argparse.Namespace) -> int:

@@ -42,6 +42,44 @@ class StatusLine:
     is_vital: bool = True
 
 
+@dataclass(frozen=True)
+class TaskLine:
+    """One thing that a task looked at, what became of it, and why.
+
+    Attributes:
+        verdict: In one word.
+        hint: What a person can do about it; empty where nothing needs to be done.
+    """
+
+    subject: str
+    verdict: str
+    reason: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a task did.
+
+    Attributes:
+        trouble: Why it could not do all of its work and is worth another try; empty where it did.
+    """
+
+    lines: tuple[TaskLine, ...]
+    trouble: str = ""
+
+
+class Task(Protocol):
+    """Work of a role that is done when it is asked for."""
+
+    def run(self, *, dry_run: bool) -> TaskResult:
+        """Do it, or only find out what that would do.
+
+        Raises:
+            OnekeError: It can not be done here, or not now.
+        """
+
+
 class Role(Protocol[P]):
     """A role of the service.
 
@@ -87,6 +125,13 @@ class Role(Protocol[P]):
 
         Raises:
             UnknownRole: The role has no daemon of this name, or its parameters switch it off.
+        """
+
+    def make_task(self, name: str, system: System, params: P, log: Logger) -> Task:
+        """Return one of the role's tasks.
+
+        Raises:
+            UnknownRole: The role has no task of this name.
         """
 
 

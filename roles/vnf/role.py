@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from appliance.actions import (
     BringUp,
@@ -32,6 +32,7 @@ from roles.common.addresses import (
     missing_links,
     select_interfaces,
 )
+from roles.common.prerequisites import await_addresses
 from roles.vnf import backends, dns, haproxy, keepalived, nat, watcher
 from roles.vnf.model import address_book, holds_addresses, kernel_settings, vrrp_model
 from roles.vnf.params import VnfParams
@@ -83,17 +84,7 @@ class VnfRole:
 
     def prerequisites(self, params: VnfParams, facts: Facts) -> Readiness:
         """Wait for the links of the context, and for the addresses that others put on them."""
-        for nic in address_book(params).nics:
-            link = facts.link(nic.name)
-            if link is None:
-                return NotYet(f"{nic.name} is not there: is the NIC attached?")
-            expected = None if nic.is_external else nic.address
-            if expected and not facts.has_address(nic.name, expected):
-                return NotYet(
-                    f"{nic.name} has no address {expected.ip} yet: the contextualization"
-                    " package sets it"
-                )
-        return Ready()
+        return await_addresses(params.opennebula, facts)
 
     def plan(self, stage: Stage, params: VnfParams, facts: Facts) -> Plan:
         """Put kernel, packet filter, balancers and virtual addresses in order; all is local."""
@@ -249,6 +240,12 @@ class VnfRole:
                 hint="ONEAPP_VNF_HAPROXY_ENABLED and ONEAPP_VNF_HAPROXY_ONEGATE_ENABLED turn it on",
             )
         return watcher.BackendsCycle(system, params, self._gateway(params), reporter, log)
+
+    def make_task(self, name: str, system: System, params: VnfParams, log: Logger) -> NoReturn:
+        """Refuse: a gateway has no tasks."""
+        raise UnknownRole(
+            f"a gateway has no task {name!r}", hint="the cluster's nodes are cleaned on a master"
+        )
 
     def _gateway(self, params: VnfParams) -> watcher.Gateway:
         book = address_book(params)

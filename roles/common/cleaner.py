@@ -1,0 +1,335 @@
+"""Which nodes of the cluster are dead for good: decided from what cluster and OneGate tell, purely.
+
+A node that is deleted although its VM lives is torn out of the cluster with all that runs on it, so
+that doubt means no deletion. Every node gets a verdict with its reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from appliance.system.kubernetes import Node
+from appliance.system.onegate import Service, ServiceRole, Vm
+from roles.common.election import BLOCKED_KEY
+
+VM_LABEL = "oneke.opennebula.io/vm-id"
+SERVICE_LABEL = "oneke.opennebula.io/service-id"
+NODE_NAME_KEY = "ONEGATE_K8S_NODE_NAME"
+
+GRACE_S = 60.0
+"""A node that stopped being Ready may come back: it is left alone for so long."""
+APART_S = 5.0
+"""The second answer of OneGate is asked for so long after the first has come."""
+
+_GATEWAY_ROLE = "vnf"
+_RUNNING, _POWEROFF, _SHUTDOWN = 3, 8, 12
+_ETCD_LABEL = "node-role.kubernetes.io/etcd"
+_SERVER_LABELS = (_ETCD_LABEL, "node-role.kubernetes.io/control-plane")
+_ETCD_ANNOTATION = "etcd.rke2.cattle.io/node-name"
+_VOTER = "EtcdIsVoter"
+# Source: reasons of EtcdIsVoter; whoever has one of these does not count in etcd's quorum.
+_NO_VOTERS = frozenset({"MemberIsLearner", "NotAMember"})
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at OneGate.
+
+    Attributes:
+        service: The answer; None where there was none.
+        error: Why there was none.
+        asked_s: When it was asked, on the monotonic scale.
+        answered_s: When the answer was there, likewise.
+    """
+
+    service: Service | None
+    error: str = ""
+    asked_s: float = 0.0
+    answered_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Cleaner:
+    """Who decides.
+
+    Attributes:
+        node: The name of its own node.
+        vm_id: Its own VM.
+        service_id: Its own service; None where it is not known.
+        now_s: Seconds since 1970.
+    """
+
+    node: str
+    vm_id: int | None
+    service_id: int | None
+    now_s: float
+
+
+class Verdict(Enum):
+    """What is to become of a node."""
+
+    DELETE = "delete"
+    KEEP = "keep"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A verdict on a node.
+
+    Attributes:
+        hint: What a person can do about it; empty where nothing needs to be done.
+    """
+
+    node: Node
+    verdict: Verdict
+    reason: str
+    hint: str = ""
+
+
+def needs_onegate(nodes: Iterable[Node], us: Cleaner) -> bool:
+    """Say whether any verdict depends on what OneGate tells."""
+    return any(not _own_reason(node, us) for node in nodes)
+
+
+def decide(nodes: Sequence[Node], looks: Sequence[Look], us: Cleaner) -> tuple[Finding, ...]:
+    """Give every node its verdict, in the order of their names.
+
+    Args:
+        nodes: All nodes of the cluster.
+        looks: The last looks at OneGate, in their order; none where `needs_onegate` says so.
+        us: Who decides.
+    """
+    doubt = _doubt_about_nodes(nodes, us) or _doubt_about_looks(looks, us)
+    found = [_judge(node, looks, us, doubt) for node in sorted(nodes, key=lambda one: one.name)]
+    return tuple(_mention_waiting(one, looks) for one in _spare_servers(found))
+
+
+# ---- one node
+
+
+def _judge(node: Node, looks: Sequence[Look], us: Cleaner, doubt: str) -> Finding:
+    own = _own_reason(node, us)
+    if own:
+        return Finding(node, Verdict.KEEP, own)
+    vm_id = labelled_vm(node)
+    if vm_id is None:
+        return _judge_unlabelled(node)
+    reason = _foreign_reason(node, us) or _presence(node, vm_id, looks) or doubt
+    if reason:
+        return Finding(node, Verdict.KEEP, reason)
+    since = _not_ready_since(node)
+    quiet_s = us.now_s - (us.now_s if since is None else since)
+    return Finding(
+        node,
+        Verdict.DELETE,
+        f"not Ready for {quiet_s:.0f} s, and VM {vm_id} is not in the service any more",
+    )
+
+
+def labelled_vm(node: Node) -> int | None:
+    """Return the VM whose node it is by its label; None where that tells of none."""
+    text = node.labels.get(VM_LABEL, "")
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
+
+
+def _own_reason(node: Node, us: Cleaner) -> str:
+    """Say what speaks against deleting a node, whatever its VM."""
+    if node.name == us.node:
+        return "is this very node"
+    if node.is_going:
+        return "is deleted already, and goes when etcd has let go of it"
+    if node.is_ready:
+        return "is Ready"
+    since = _not_ready_since(node)
+    if since is None:
+        return "is not Ready, and does not tell since when"
+    if us.now_s - since < GRACE_S:
+        return f"is not Ready since {us.now_s - since:.0f} s; it is given {GRACE_S:.0f} s"
+    return ""
+
+
+def _not_ready_since(node: Node) -> float | None:
+    condition = node.condition("Ready")
+    return condition.since_s if condition else node.created_s
+
+
+def _judge_unlabelled(node: Node) -> Finding:
+    return Finding(
+        node,
+        Verdict.KEEP,
+        f"is not Ready, and carries no label {VM_LABEL} that names its VM: such a node is never"
+        " deleted by itself",
+        f"see with kubectl get node {node.name} -o wide which VM it was; if OpenNebula has no VM"
+        f" of that address any more: kubectl delete node {node.name}",
+    )
+
+
+def _foreign_reason(node: Node, us: Cleaner) -> str:
+    service = node.labels.get(SERVICE_LABEL)
+    if service is not None and service != str(us.service_id):
+        return f"belongs to service {_shown(service)}, of which this one is told nothing"
+    return ""
+
+
+def _presence(node: Node, vm_id: int, looks: Sequence[Look]) -> str:
+    """Say what the answers tell of its VM; empty where both of them know none."""
+    services = [look.service for look in looks if look.service]
+    listed = [service for service in services if vm_id in _listed(service)]
+    if listed:
+        last = listed[-1]
+        vm = next((vm for vm in _vms(last) if vm.vm_id == vm_id), None)
+        state = _describe(vm) if last is services[-1] else "was in the service a moment ago"
+        return f"VM {vm_id} {state}"
+    for vm in (vm for service in services for vm in _vms(service)):
+        if vm.text(NODE_NAME_KEY) == node.name and vm.text(BLOCKED_KEY) != node.name:
+            return f"VM {vm.vm_id} says that it is this node"
+    return ""
+
+
+def _describe(vm: Vm | None) -> str:
+    if vm is None:
+        return "is in the service"
+    if vm.lcm_state == _SHUTDOWN:
+        return "is being shut down; its node goes when it is gone"
+    if vm.state == _POWEROFF:
+        return "is powered off; its node stays for when it comes back"
+    if vm.lcm_state == _RUNNING:
+        return "runs; see what its oneke-agent status says"
+    return f"is in the service (STATE {vm.state}, LCM_STATE {vm.lcm_state})"
+
+
+# ---- doubts that concern every node
+
+
+def _doubt_about_nodes(nodes: Sequence[Node], us: Cleaner) -> str:
+    own = next((node for node in nodes if node.name == us.node), None)
+    if own is None:
+        return f"this master's own node {us.node} is not among the nodes"
+    if not own.is_ready:
+        return f"this master's own node {us.node} is not Ready"
+    return ""
+
+
+def _doubt_about_looks(looks: Sequence[Look], us: Cleaner) -> str:
+    """Say why the answers may not be the whole truth; empty where they are, twice in a row."""
+    if len(looks) < 2:
+        return "OneGate was not asked twice"
+    first, second = looks[-2:]
+    for look in (first, second):
+        doubt = _doubt_about_look(look, us)
+        if doubt:
+            return doubt
+    if second.asked_s - first.answered_s < APART_S:
+        return "OneGate's second answer is not newer than its first"
+    return ""
+
+
+def _doubt_about_look(look: Look, us: Cleaner) -> str:
+    service = look.service
+    if service is None:
+        return f"OneGate does not tell which VMs there are: {look.error or 'no answer'}"
+    if us.service_id is not None and service.service_id != us.service_id:
+        return f"OneGate tells of service {service.service_id}, and this VM is in {us.service_id}"
+    if us.vm_id is None or us.vm_id not in _listed(service):
+        return "OneGate does not list this very VM, so that others may be missing too"
+    for role in service.roles:
+        doubt = "" if role.name == _GATEWAY_ROLE else _doubt_about_role(role)
+        if doubt:
+            return doubt
+    return "" if service.complete else "OneGate's answer is not complete"
+
+
+def _doubt_about_role(role: ServiceRole) -> str:
+    if len(role.vm_ids) != role.cardinality:
+        return (
+            f"OneGate lists {len(role.vm_ids)} VMs of role {_shown(role.name)}, and there should"
+            f" be {role.cardinality}: the service is changing"
+        )
+    unread = sorted(set(role.vm_ids) - {vm.vm_id for vm in role.vms})
+    return f"OneGate does not show VM {unread[0]}" if unread else ""
+
+
+def _listed(service: Service) -> frozenset[int]:
+    return frozenset(vm_id for role in service.roles for vm_id in role.vm_ids)
+
+
+def _vms(service: Service) -> tuple[Vm, ...]:
+    return tuple(vm for role in service.roles for vm in role.vms)
+
+
+# ---- servers: etcd must keep its quorum
+
+
+def _spare_servers(found: Sequence[Finding]) -> list[Finding]:
+    """Let at most one server go, and none where etcd could not do without it."""
+    dead = [one for one in found if one.verdict is Verdict.DELETE and is_server(one.node)]
+    if not dead:
+        return list(found)
+    reason = _quorum_doubt([one.node for one in found])
+    first = min(dead, key=lambda one: (_not_ready_since(one.node) or 0.0, one.node.name))
+    spared = {one.node.name: reason for one in dead if reason or one is not first}
+    later = f"is dead, and servers go one at a time: {first.node.name} first"
+    return [
+        replace(one, verdict=Verdict.KEEP, reason=spared[one.node.name] or later)
+        if one.node.name in spared
+        else one
+        for one in found
+    ]
+
+
+def _quorum_doubt(nodes: Sequence[Node]) -> str:
+    going = [node.name for node in nodes if node.is_going and is_server(node)]
+    if going:
+        return f"is dead, and servers go one at a time: {going[0]} is still being removed"
+    voters = [node for node in nodes if _is_voter(node)]
+    healthy = [node for node in voters if node.is_ready and node.is_true(_VOTER)]
+    needed = len(voters) // 2 + 1
+    if len(healthy) < needed:
+        return (
+            f"is dead, and etcd has no quorum to let it go: {len(healthy)} of {len(voters)} members"
+            f" are well, and {needed} are needed"
+        )
+    return ""
+
+
+def is_server(node: Node) -> bool:
+    """Say whether it is a server: one that runs the control plane, or etcd, or both."""
+    return any(label in node.labels for label in _SERVER_LABELS) or _is_member(node)
+
+
+def _is_member(node: Node) -> bool:
+    return (
+        _ETCD_LABEL in node.labels
+        or _ETCD_ANNOTATION in node.annotations
+        or node.condition(_VOTER) is not None
+    )
+
+
+def _is_voter(node: Node) -> bool:
+    """Say whether it counts in etcd's quorum; one of which nobody can tell does."""
+    voter = node.condition(_VOTER)
+    is_known_not_to = voter is not None and voter.status != "True" and voter.reason in _NO_VOTERS
+    return _is_member(node) and not is_known_not_to
+
+
+# ---- VMs that wait for a name
+
+
+def _mention_waiting(finding: Finding, looks: Sequence[Look]) -> Finding:
+    """Name the VM that waits for a node's name."""
+    service = looks[-1].service if looks else None
+    waiting = (
+        [vm.vm_id for vm in _vms(service) if vm.text(BLOCKED_KEY) == finding.node.name]
+        if service
+        else []
+    )
+    if not waiting:
+        return finding
+    return replace(finding, reason=f"{finding.reason}; VM {waiting[0]} waits for its name")
+
+
+def _shown(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:60])

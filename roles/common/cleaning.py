@@ -1,0 +1,136 @@
+"""Deletes the nodes whose VMs are gone: looks at cluster and OneGate, decides, deletes, tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from appliance.errors import (
+    KubernetesConflict,
+    KubernetesError,
+    KubernetesUnavailable,
+    OneGateError,
+    OneGateUnavailable,
+)
+from appliance.logs import Logger
+from appliance.role import TaskLine, TaskResult
+from appliance.system import System
+from appliance.system.kubernetes import Access, Node
+from appliance.system.onegate import Service
+from appliance.waiting import Deadline, retry
+from roles.common import cleaner
+from roles.common.cleaner import Cleaner, Finding, Look, Verdict
+
+TASK = "clean"
+
+KEPT, DELETED, TO_DELETE, FAILED = "kept", "deleted", "to delete", "failed"
+# An extended answer costs the server 10-15 ms a VM: it is left alone for several times as long.
+_GENTLE = 3.0
+_ONEGATE_TIMEOUT_S = 60.0
+_NODE_ROLES = ("master", "worker", "storage")
+_NOT_HERE = "clean works on a master that serves: kubectl get nodes shows which do"
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """The task: one pass over the nodes, on a master that serves.
+
+    Attributes:
+        access: This master's own API server.
+        node: The name of its own node.
+        vm_id: Its own VM.
+        service_id: Its own service; None where it is not known.
+    """
+
+    system: System
+    access: Access
+    node: str
+    vm_id: int | None
+    service_id: int | None
+    log: Logger
+
+    def run(self, *, dry_run: bool) -> TaskResult:
+        """Delete what is dead for good, or tell what would be deleted; see `Task.run`.
+
+        Raises:
+            KubernetesUnavailable: This master does not serve.
+        """
+        self._ensure_serving()
+        looks: tuple[Look, ...] = ()
+        if cleaner.needs_onegate(self._nodes(), self._us()):
+            looks = self._look_twice()
+        # Read last, for the deletion holds only for nodes that are still as they were then.
+        nodes = self._nodes()
+        lines = [
+            self._carry_out(finding, dry_run=dry_run)
+            for finding in cleaner.decide(nodes, looks, self._us())
+        ]
+        troubles = [look.error for look in looks if look.error]
+        troubles += [f"{one.subject}: {one.reason}" for one in lines if one.verdict == FAILED]
+        return TaskResult(tuple(lines), "; ".join(dict.fromkeys(troubles)))
+
+    def _us(self) -> Cleaner:
+        return Cleaner(self.node, self.vm_id, self.service_id, self.system.clock.now())
+
+    def _ensure_serving(self) -> None:
+        try:
+            health = self.system.kubernetes.health(self.access)
+        except KubernetesError as error:
+            raise KubernetesUnavailable(
+                f"this master does not serve: {error}", hint=_NOT_HERE
+            ) from error
+        if not health.is_ok:
+            failing = ", ".join(health.failing)
+            raise KubernetesUnavailable(
+                f"this master does not serve: its API server is not ready: {failing}",
+                hint=_NOT_HERE,
+            )
+
+    def _nodes(self) -> tuple[Node, ...]:
+        return self.system.kubernetes.nodes(self.access)
+
+    def _look_twice(self) -> tuple[Look, ...]:
+        """Look at OneGate twice, and no second time where the first shows nothing."""
+        first = self._look()
+        if first.service is None:
+            return (first,)
+        took_s = first.answered_s - first.asked_s
+        self.system.clock.sleep(max(cleaner.APART_S, _GENTLE * took_s))
+        return (first, self._look())
+
+    def _look(self) -> Look:
+        clock, onegate = self.system.clock, self.system.onegate
+        asked_s = clock.monotonic()
+
+        def ask() -> Service:
+            nonlocal asked_s
+            if onegate is None:
+                raise OneGateUnavailable("the context names no OneGate, or holds no token")
+            asked_s = clock.monotonic()
+            return onegate.service(_NODE_ROLES)
+
+        timeout_s = _ONEGATE_TIMEOUT_S if onegate else 0
+        deadline = Deadline.after(clock, timeout_s)
+        try:
+            service = retry("which VMs there are", ask, deadline, log=self.log)
+        except OneGateError as error:
+            return Look(None, str(error), asked_s, clock.monotonic())
+        return Look(service, "", asked_s, clock.monotonic())
+
+    def _carry_out(self, finding: Finding, *, dry_run: bool) -> TaskLine:
+        name = finding.node.name
+        if finding.verdict is Verdict.KEEP:
+            return TaskLine(name, KEPT, finding.reason, finding.hint)
+        if dry_run:
+            return TaskLine(name, TO_DELETE, finding.reason)
+        try:
+            was_there = self.system.kubernetes.delete_node(self.access, finding.node)
+        except KubernetesConflict:
+            changed = "changed while it was looked at, and may live; look again"
+            self.log.warning("node.kept", node=name, reason=changed)
+            return TaskLine(name, KEPT, changed)
+        except KubernetesError as error:
+            self.log.error("node.not_deleted", node=name, reason=str(error))
+            return TaskLine(name, FAILED, str(error))
+        if was_there:
+            self.log.info("node.deleted", node=name, reason=finding.reason)
+        return TaskLine(name, DELETED, finding.reason)
