@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.lab.oneflow.operations import FlowOperations
+from tests.lab.oneflow.ticker import Ticker
 from tests.lab.onegate.control import ControlServer
 from tests.lab.onegate.faults import RequestLog
 from tests.lab.onegate.operations import Operations
@@ -33,13 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         log=RequestLog(arguments.log),
     )
     operations = Operations(emulator)
+    flow_operations = FlowOperations(emulator.cloud)
     if arguments.state:
         operations.load(json.loads(arguments.state.read_text(encoding="utf-8")))
     with ExitStack() as stack:
         emulator.start()
         stack.callback(emulator.stop)
+        ticker = Ticker(emulator.faults, flow_operations.machines, flow_operations.flow)
+        ticker.start()
+        stack.callback(ticker.stop)
         if arguments.control:
-            control = ControlServer(arguments.control, operations)
+            control = ControlServer(arguments.control, operations, flow_operations)
             control.start()
             stack.callback(control.stop)
         print(f"OneGate {emulator.version} at {emulator.base_url}", flush=True)

@@ -11,12 +11,10 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-from tests.lab.onegate.operations import PUBLIC, Operations
+from typing import Any, Protocol
 
 _CALL_TIMEOUT_S = 30.0
 _RETRY_S = 0.05
@@ -249,17 +247,29 @@ class Control:
         return reply["result"]
 
 
+class Part(Protocol):
+    """Methods that can be called over the control socket.
+
+    Attributes:
+        calls: Their names.
+    """
+
+    calls: frozenset[str]
+
+
 class ControlServer(socketserver.ThreadingUnixStreamServer):
     """The emulator's end of the control socket."""
 
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, socket_path: Path, operations: Operations) -> None:
+    def __init__(self, socket_path: Path, *parts: Part) -> None:
         """Create the socket, in place of one that an earlier emulator left."""
         socket_path.unlink(missing_ok=True)
         self._socket_path = socket_path
-        self.operations = operations
+        self.offered: dict[str, Callable[..., Any]] = {
+            name: getattr(part, name) for part in parts for name in part.calls
+        }
         self._thread = threading.Thread(target=self.serve_forever, args=(_RETRY_S,), daemon=True)
         super().__init__(str(socket_path), _ControlHandler)
         socket_path.chmod(0o600)
@@ -288,8 +298,8 @@ class _ControlHandler(socketserver.StreamRequestHandler):
     def _carry_out(self, line: bytes) -> dict[str, Any]:
         try:
             call = json.loads(line)
-            if call["call"] not in PUBLIC:
+            if call["call"] not in self.server.offered:
                 return {"error": f"unknown call {call['call']}"}
-            return {"result": getattr(self.server.operations, call["call"])(**call["arguments"])}
+            return {"result": self.server.offered[call["call"]](**call["arguments"])}
         except (KeyError, TypeError, ValueError, OSError) as error:
             return {"error": f"{type(error).__name__}: {error}"}

@@ -109,6 +109,11 @@ class Faults:
         with self._lock:
             self._faults = [fault for fault in self._faults if kind not in (None, fault.kind)]
 
+    def has(self, kind: FaultKind) -> bool:
+        """Tell whether a fault of a kind is in force."""
+        with self._lock:
+            return find_fault(self._faults, kind) is not None
+
     def is_in_force(self, fault: Fault) -> bool:
         """Tell whether a fault that struck a request has not been healed since."""
         with self._lock:

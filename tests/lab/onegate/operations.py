@@ -10,24 +10,29 @@ from tests.lab.onegate.faults import Fault, FaultError, FaultKind
 from tests.lab.onegate.server import Emulator
 from tests.lab.onegate.state import (
     SERVERADMIN,
-    SERVICE_DEPLOYING,
     USER,
+    FlowState,
     Nic,
     Placement,
     Vm,
 )
 from tests.lab.onegate.template import UserTemplate, Value
 
-PUBLIC = frozenset(
-    {"add_service", "set_service", "service", "add_vm", "vm", "set_vm", "remove_vm"}
-    | {"user_template", "set_user_template", "requests", "clear_requests", "fault", "heal", "info"}
-)
-
 _FAULT_OPTIONS = frozenset(option.name for option in fields(Fault)) - {"kind", "snapshot"}
 
 
 class Operations:
-    """The operations named in PUBLIC, as `tests.lab.onegate.control.Control` offers them."""
+    """What `tests.lab.onegate.control.Control` offers.
+
+    Attributes:
+        calls: Names of the operations.
+    """
+
+    calls = frozenset(
+        {"add_service", "set_service", "service", "add_vm", "vm", "set_vm", "remove_vm"}
+        | {"user_template", "set_user_template", "requests", "clear_requests"}
+        | {"fault", "heal", "info"}
+    )
 
     def __init__(self, emulator: Emulator) -> None:
         """Operate an emulator."""
@@ -53,7 +58,7 @@ class Operations:
         name: str,
         roles: Sequence[tuple[str, int]],
         service_id: int | None = None,
-        state: int = SERVICE_DEPLOYING,
+        state: int = FlowState.DEPLOYING,
     ) -> int:
         """Create a service."""
         pairs = [(role, cardinality) for role, cardinality in roles]

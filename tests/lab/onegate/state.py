@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import enum
 import ipaddress
 import secrets
 import threading
@@ -15,10 +16,45 @@ from dataclasses import dataclass, field
 from tests.lab.onegate import template
 from tests.lab.onegate.template import UserTemplate, Value, Version
 
-SERVICE_DEPLOYING, SERVICE_RUNNING = 1, 2
-ROLE_PENDING, ROLE_DEPLOYING = 0, 1
-VM_ACTIVE, VM_DONE = 3, 6
-LCM_INIT, LCM_RUNNING = 0, 3
+
+class FlowState(enum.IntEnum):
+    """States of a service and of a role."""
+
+    PENDING = 0
+    DEPLOYING = 1
+    RUNNING = 2
+    UNDEPLOYING = 3
+    WARNING = 4
+    DONE = 5
+    FAILED_UNDEPLOYING = 6
+    FAILED_DEPLOYING = 7
+    SCALING = 8
+    FAILED_SCALING = 9
+    COOLDOWN = 10
+
+
+class VmState(enum.IntEnum):
+    """States of a VM."""
+
+    PENDING = 1
+    ACTIVE = 3
+    DONE = 6
+    POWEROFF = 8
+
+
+class LcmState(enum.IntEnum):
+    """What an active VM is doing; the rest have INIT."""
+
+    INIT = 0
+    PROLOG = 1
+    BOOT = 2
+    RUNNING = 3
+    SHUTDOWN = 12
+    CLEANUP_RESUBMIT = 15
+    UNKNOWN = 16
+    SHUTDOWN_POWEROFF = 18
+    BOOT_POWEROFF = 20
+    BOOT_FAILURE = 36
 
 
 class StateError(ValueError):
@@ -96,8 +132,8 @@ class Vm:
     name: str
     token: str
     owner: Owner = USER
-    state: int = VM_ACTIVE
-    lcm_state: int = LCM_RUNNING
+    state: int = VmState.ACTIVE
+    lcm_state: int = LcmState.RUNNING
     user_template: UserTemplate = field(default_factory=dict)
     nics: list[Nic] = field(default_factory=list)
     aliases: list[Nic] = field(default_factory=list)
@@ -126,7 +162,7 @@ class Role:
 
     name: str
     cardinality: int
-    state: int = ROLE_PENDING
+    state: int = FlowState.PENDING
     nodes: list[Node] = field(default_factory=list)
     created: int = 0
 
@@ -138,7 +174,7 @@ class Service:
     service_id: int
     name: str
     roles: list[Role]
-    state: int = SERVICE_DEPLOYING
+    state: int = FlowState.DEPLOYING
 
     def find_role(self, name: str) -> Role:
         """Return the role of that name.
@@ -187,14 +223,30 @@ class AddressRange:
     leases: list[Lease] = field(default_factory=list)
     next_index: int = 0
 
+    def allocate(self, holder: tuple[str, int]) -> Lease | None:
+        """Lease the next free address after the one leased last; None if all are used.
+
+        So an address that is given back is not given out again at once.
+        """
+        used = {lease.ip for lease in self.leases}
+        for step in range(self.size):
+            index = (self.next_index + step) % self.size
+            ip = str(ipaddress.ip_address(self.first_ip) + index)
+            if ip not in used:
+                self.next_index = (index + 1) % self.size
+                lease = Lease(ip, _add_to_mac(self.first_mac, index), holder)
+                self.leases.append(lease)
+                self.leases.sort(key=lambda found: ipaddress.ip_address(found.ip))
+                return lease
+        return None
+
     def last_ip(self) -> str:
         """Return the last address of the range."""
         return str(ipaddress.ip_address(self.first_ip) + self.size - 1)
 
     def last_mac(self) -> str:
         """Return the hardware address that goes with the last address."""
-        number = int(self.first_mac.replace(":", ""), 16) + self.size - 1
-        return number.to_bytes(6, "big").hex(":")
+        return _add_to_mac(self.first_mac, self.size - 1)
 
 
 @dataclass
@@ -208,6 +260,23 @@ class VirtualNetwork:
     parent_id: int | None = None
     attributes: dict[str, str] = field(default_factory=dict)
 
+    def allocate(self, holder: tuple[str, int]) -> Lease:
+        """Lease an address of the first range that has one.
+
+        Raises:
+            StateError: There is none left.
+        """
+        for found in self.ranges:
+            lease = found.allocate(holder)
+            if lease is not None:
+                return lease
+        raise StateError(f"network {self.name} has no free address")
+
+    def release(self, holder: tuple[str, int]) -> None:
+        """Take all leases of a holder back."""
+        for found in self.ranges:
+            found.leases = [lease for lease in found.leases if lease.holder != holder]
+
 
 # (service id, role name, decoded JSON value of `cardinality`) -> whether OneFlow carries it out
 Scaler = Callable[[int, str, object], bool]
@@ -219,6 +288,7 @@ class Cloud:
 
     Attributes:
         scaler: Carries out PUT /service/role/ROLE; without one every scaling is refused.
+        clock: Tells the time, in seconds since the epoch.
     """
 
     vms: dict[int, Vm] = field(default_factory=dict)
@@ -226,6 +296,7 @@ class Cloud:
     vrouters: dict[int, VirtualRouter] = field(default_factory=dict)
     networks: dict[int, VirtualNetwork] = field(default_factory=dict)
     scaler: Scaler | None = None
+    clock: Callable[[], float] = time.time
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def snapshot(self) -> Cloud:
@@ -244,7 +315,7 @@ class Cloud:
         roles: Iterable[tuple[str, int]],
         *,
         service_id: int | None = None,
-        state: int = SERVICE_DEPLOYING,
+        state: int = FlowState.DEPLOYING,
     ) -> Service:
         """Create a service whose roles have a cardinality but no VM yet."""
         with self.lock:
@@ -275,12 +346,12 @@ class Cloud:
             StateError: The id is taken, or there is no such service or role.
         """
         with self.lock:
-            number = _next_id(self.vms, first=0) if vm_id is None else vm_id
+            number = self.next_vm_id() if vm_id is None else vm_id
             if number in self.vms:
                 raise StateError(f"VM {number} exists already")
             if (role is None) != (service_id is None):
                 raise StateError("a role and a service id are given together or not at all")
-            now = int(time.time())
+            now = int(self.clock())
             vm = Vm(
                 vm_id=number,
                 name=name or f"vm-{number}",
@@ -297,6 +368,10 @@ class Cloud:
                 self._join_role(vm, self.find_service(service_id), role, has_name=name is not None)
             self.vms[number] = vm
             return vm
+
+    def next_vm_id(self) -> int:
+        """Return the id that the next VM gets."""
+        return _next_id(self.vms, first=0)
 
     def find_service(self, service_id: int) -> Service:
         """Return a service.
@@ -318,6 +393,29 @@ class Cloud:
             raise StateError(f"there is no VM {vm_id}")
         return self.vms[vm_id]
 
+    def find_network(self, name: str) -> VirtualNetwork | None:
+        """Return the network of a name, if there is one."""
+        return next((found for found in self.networks.values() if found.name == name), None)
+
+    def add_network(
+        self,
+        name: str,
+        ranges: Iterable[AddressRange] = (),
+        attributes: Mapping[str, str] | None = None,
+    ) -> VirtualNetwork:
+        """Create a virtual network.
+
+        Raises:
+            StateError: There is one of that name.
+        """
+        with self.lock:
+            if self.find_network(name) is not None:
+                raise StateError(f"network {name} exists already")
+            number = _next_id(self.networks, first=0)
+            made = VirtualNetwork(number, name, list(ranges), attributes=dict(attributes or {}))
+            self.networks[number] = made
+            return made
+
     def remove_vm(self, vm_id: int) -> None:
         """Let a VM be DONE as if terminated outside OneFlow: its role drops it and shrinks.
 
@@ -325,7 +423,7 @@ class Cloud:
         """
         with self.lock:
             vm = self.find_vm(vm_id)
-            vm.state, vm.lcm_state = VM_DONE, LCM_INIT
+            vm.state, vm.lcm_state = VmState.DONE, LcmState.INIT
             for service in self.services.values():
                 for role in service.roles:
                     kept = [node for node in role.nodes if node.vm_id != vm_id]
@@ -351,10 +449,9 @@ class Cloud:
             vm.user_template = user_template
             self._note_ready(vm, template.render_template(user_template))
 
-    @staticmethod
-    def _note_ready(vm: Vm, update_text: str) -> None:
+    def _note_ready(self, vm: Vm, update_text: str) -> None:
         if vm.ready_at is None and template.reports_ready(update_text):
-            vm.ready_at = time.time()
+            vm.ready_at = self.clock()
 
     def _join_role(self, vm: Vm, service: Service, role_name: str, *, has_name: bool) -> None:
         role = service.find_role(role_name)
@@ -365,25 +462,24 @@ class Cloud:
         role.created += 1
         role.nodes.append(Node(vm.vm_id, vm.name, vm.owner))
         role.cardinality = max(role.cardinality, len(role.nodes))
-        role.state = role.state or ROLE_DEPLOYING
+        role.state = role.state or FlowState.DEPLOYING
 
     def _complete_nics(self, nics: Sequence[Nic], prefix: str) -> list[Nic]:
         complete: list[Nic] = []
         for index, nic in enumerate(nics):
             attributes = {"NAME": f"{prefix}{index}", "NIC_ID": str(index), **nic.attributes}
             if "NETWORK" in attributes and "NETWORK_ID" not in attributes:
-                attributes["NETWORK_ID"] = str(self._find_or_add_network(attributes["NETWORK"]))
+                network = self.find_network(attributes["NETWORK"]) or self.add_network(
+                    attributes["NETWORK"]
+                )
+                attributes["NETWORK_ID"] = str(network.network_id)
             complete.append(Nic(attributes))
         return complete
-
-    def _find_or_add_network(self, name: str) -> int:
-        for network in self.networks.values():
-            if network.name == name:
-                return network.network_id
-        number = _next_id(self.networks, first=0)
-        self.networks[number] = VirtualNetwork(number, name)
-        return number
 
 
 def _next_id(taken: Mapping[int, object], *, first: int) -> int:
     return max(taken, default=first - 1) + 1
+
+
+def _add_to_mac(mac: str, number: int) -> str:
+    return (int(mac.replace(":", ""), 16) + number).to_bytes(6, "big").hex(":")
