@@ -34,7 +34,9 @@ _NO_DISKS = frozenset({1, 2, 11})
 _SECTOR_BYTES = 512
 _EDGE_BYTES = 1024 * 1024
 _FORMAT_TIMEOUT_S = 600
+# Exit statuses. Source: blkid(8), mount(8).
 _NOTHING_FOUND, _AMBIVALENT = 2, 8
+_MOUNT_FAILED = 32
 
 # Mounting with these changes nothing on the device, not even after a power cut: no log is replayed.
 # Source: xfs(5), norecovery and nouuid; ext4(5), noload.
@@ -129,6 +131,9 @@ class Disks(Protocol):
 
         Returns:
             None if it can not be mounted so.
+
+        Raises:
+            CommandError: Something else than mounting failed.
         """
 
     def format(self, disk: Disk, kind: str, label: str, uuid: str) -> None:
@@ -192,15 +197,18 @@ class RealDisks:
             return None
         _PEEK_PLACE.mkdir(mode=0o700, parents=True, exist_ok=True)
         options = f"{_LOOK_ONLY[kind]},nodev,nosuid,noexec"
-        completed = self._commands.run(
-            (
-                *("unshare", "--mount", "--propagation", "private", "--"),
-                *(sys.executable, "-I", str(_PEEK)),
-                *(kind, options, str(disk.path), str(_PEEK_PLACE)),
-            ),
-            check=False,
+        argv = (
+            *("unshare", "--mount", "--propagation", "private", "--"),
+            *(sys.executable, "-I", str(_PEEK)),
+            *(kind, options, str(disk.path), str(_PEEK_PLACE)),
         )
-        return tuple(json.loads(completed.stdout)) if completed.rc == 0 else None
+        completed = self._commands.run(argv, check=False)
+        if completed.rc == _MOUNT_FAILED:
+            return None
+        if completed.rc != 0:
+            reason = f"exit status {completed.rc}"
+            raise CommandError(argv, completed.rc, completed.stdout, completed.stderr, reason)
+        return tuple(json.loads(completed.stdout))
 
     def format(self, disk: Disk, kind: str, label: str, uuid: str) -> None:
         """Make a file system on a disk that is as it was; see `Disks.format`."""
