@@ -19,7 +19,7 @@ from typing import Any, TypeVar, get_type_hints
 from appliance.context import Context
 from appliance.errors import Problem
 from appliance.secret import MASK
-from appliance.values import TRUE_WORDS, TYPES, Rejected
+from appliance.values import SECRET_TYPES, TRUE_WORDS, TYPES, Rejected
 
 _PART = re.compile(r"<(\w+)>")
 _CREDENTIALS = re.compile(r"//[^/\s]*@")
@@ -101,7 +101,7 @@ class Entry:
 
     def is_secret(self) -> bool:
         """Whether its value must not be shown."""
-        return self.type == "secret"
+        return self.type in SECRET_TYPES
 
 
 def compile_name(name: str) -> re.Pattern[str]:

@@ -12,7 +12,15 @@ import binascii
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
+from ipaddress import (
+    AddressValueError,
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    NetmaskValueError,
+    ip_network,
+)
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -22,6 +30,14 @@ _HOST_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*\.?\Z")
 _URL = re.compile(
     rf"https?://({_HOST_LABEL}(?:\.{_HOST_LABEL})*|\[[0-9A-Fa-f:.]+\])(?P<port>:[0-9]{{1,5}})?(/[!-?A-~]*)?\Z"
+)
+_PROXY = re.compile(
+    r"(?:(?:https?|socks5h?)://)?"
+    r"(?:(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+@)?"
+    rf"(?:{_HOST_LABEL}(?:\.{_HOST_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{{1,5}}))?/?\Z"
+)
+_HOST_AND_PORT = re.compile(
+    r"(?:https://)?(?:\[(?P<ipv6>[^\]]*)\]|(?P<host>[^:/\[\]]+))(?::(?P<port>[^/]*))?/?\Z"
 )
 _PLACEHOLDER = re.compile(
     r"<(?:ETH[0-9]+_(?:IP|VIP|EP)[0-9]+|ONEAPP_VROUTER_ETH[0-9]+_VIP[0-9]+)>\Z"
@@ -306,6 +322,103 @@ class Endpoint:
     port: int | None = None
 
 
+@dataclass(frozen=True)
+class HostAndPort:
+    """A host with a port; None for the port that is usual there.
+
+    Attributes:
+        host: A name or an address; an IPv6 address without brackets.
+    """
+
+    host: str
+    port: int | None = None
+
+    def __str__(self) -> str:
+        """Write it as part of a URL, an IPv6 address in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port is None else f"{host}:{self.port}"
+
+
+def parse_host_and_port(text: str, limits: Limits) -> HostAndPort:
+    """Read a host name or address, with :port if wanted.
+
+    It may be written as an https URL without a path.
+    """
+    expected = "expected a host name or address with a port, such as ep0.eth0.vr:9345"
+    found = _HOST_AND_PORT.match(text.strip())
+    if not found:
+        raise Rejected(expected)
+    if found["ipv6"] is not None:
+        host = _ipv6(found["ipv6"], expected)
+    else:
+        try:
+            host = parse_host(found["host"], limits)
+        except Rejected:
+            raise Rejected(expected) from None
+    port = found["port"]
+    return HostAndPort(host, None if port is None else _port(port, expected))
+
+
+def _ipv6(text: str, expected: str) -> str:
+    try:
+        address = IPv6Address(text)
+    except AddressValueError:
+        raise Rejected(expected) from None
+    if address.scope_id is not None:
+        raise Rejected(expected)
+    return str(address)
+
+
+def parse_host_list(text: str, limits: Limits) -> tuple[str, ...]:
+    """Read host names (`*.` in front allowed) and addresses between blanks, commas, semicolons."""
+    hosts = []
+    for word in filter(None, _SEPARATORS.split(text)):
+        expected = f"{word!r}: expected a host name or an address"
+        if ":" in word:
+            hosts.append(_ipv6(word, expected))
+            continue
+        try:
+            wildcard = "*." if word.startswith("*.") else ""
+            hosts.append(wildcard + parse_host(word.removeprefix("*."), limits))
+        except Rejected:
+            raise Rejected(expected) from None
+    return tuple(dict.fromkeys(hosts))
+
+
+def parse_word_list(text: str, limits: Limits) -> tuple[str, ...]:
+    """Read words between blanks, commas or semicolons."""
+    return tuple(dict.fromkeys(filter(None, _SEPARATORS.split(text))))
+
+
+def parse_network_pair(text: str, limits: Limits) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Read a network, or an IPv4 and an IPv6 one separated by a comma."""
+    expected = "expected a network such as 10.42.0.0/16, or an IPv4 and an IPv6 one, and a comma"
+    words = [word.strip() for word in text.split(",")]
+    try:
+        networks = tuple(ip_network(word) for word in words)
+    except ValueError:
+        raise Rejected(expected) from None
+    if not all("/" in word for word in words) or len({n.version for n in networks}) < len(networks):
+        raise Rejected(expected)
+    return networks
+
+
+def parse_proxy(text: str, limits: Limits) -> Secret:
+    """Read the URL of a proxy, hidden because it may hold a password.
+
+    What Go's HTTP client does not understand it ignores without a word, so that is refused here.
+    Source: golang.org/x/net/http/httpproxy, parseProxy; net/url, validUserinfo.
+    """
+    url = text.strip()
+    found = _PROXY.match(url)
+    if not found or not 0 < int(found["port"] or 1) <= 65535:
+        raise Rejected(
+            "expected a URL such as http://proxy.example.org:3128; in a name or password characters"
+            " like blanks, quotes, slashes and at signs are written as %20, %22, %2F and %40"
+        )
+    return Secret(url)
+
+
 def parse_endpoint_list(text: str, limits: Limits) -> tuple[Endpoint, ...]:
     """Read IPv4 addresses, each with @port if wanted, between blanks, commas or semicolons."""
     endpoints = []
@@ -410,6 +523,9 @@ class ValueType:
     words: str
 
 
+# Types whose texts must not be shown.
+SECRET_TYPES = frozenset({"secret", "proxy"})
+
 TYPES: Mapping[str, ValueType] = {
     "boolean": ValueType(parse_boolean, "boolean", "YES or NO"),
     "integer": ValueType(parse_integer, "number", "integer"),
@@ -429,6 +545,11 @@ TYPES: Mapping[str, ValueType] = {
     "base64_text": ValueType(parse_base64_text, "text64", "text, plain or base64"),
     "interface_list": ValueType(parse_interface_list, "text", "interface list"),
     "endpoint_list": ValueType(parse_endpoint_list, "text", "list of IPv4 addresses"),
+    "host_and_port": ValueType(parse_host_and_port, "text", "host name or address, with port"),
+    "host_list": ValueType(parse_host_list, "text", "list of host names and addresses"),
+    "word_list": ValueType(parse_word_list, "text", "list of words"),
+    "network_pair": ValueType(parse_network_pair, "text", "network, or an IPv4 and an IPv6 one"),
+    "proxy": ValueType(parse_proxy, "text", "URL of a proxy, may hold a password"),
     "network_list": ValueType(parse_network_list, "text", "list of networks"),
     "port_forward": ValueType(parse_port_forward, "text", "port forward"),
 }

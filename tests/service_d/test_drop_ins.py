@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import fields
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -24,6 +24,7 @@ from appliance.values import (
     TYPES,
     AddressWithPrefix,
     Endpoint,
+    HostAndPort,
     InterfaceItem,
     Placeholder,
     PortForward,
@@ -55,6 +56,11 @@ KINDS: Mapping[str, frozenset[object]] = {
     "interface_list": frozenset({tuple[InterfaceItem, ...]}),
     "endpoint_list": frozenset({tuple[Endpoint, ...]}),
     "network_list": frozenset({tuple[IPv4Network, ...]}),
+    "host_and_port": frozenset({HostAndPort}),
+    "host_list": frozenset({tuple[str, ...]}),
+    "word_list": frozenset({tuple[str, ...]}),
+    "network_pair": frozenset({tuple[IPv4Network | IPv6Network, ...]}),
+    "proxy": frozenset({Secret}),
     "port_forward": frozenset({PortForward}),
 }
 WRONG: Mapping[str, str] = {
@@ -72,6 +78,10 @@ WRONG: Mapping[str, str] = {
     "interface_list": "lo/10.0.0.1",
     "endpoint_list": "one.example",
     "network_list": "10.0.0.0/33",
+    "host_and_port": "host:port",
+    "host_list": "a_host,-",
+    "network_pair": "10.42.0.0/16,10.43.0.0/16",
+    "proxy": "http://user:a b@proxy.example.org",
     "port_forward": "80",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 import pytest
 from hypothesis import given
@@ -13,6 +13,7 @@ from appliance.secret import Secret
 from appliance.values import (
     TYPES,
     AddressWithPrefix,
+    HostAndPort,
     InterfaceItem,
     Placeholder,
     PortForward,
@@ -98,6 +99,36 @@ GOOD: list[tuple[str, str, Limits, object]] = [
     ("port_forward", "10.0.0.1:80:10.0.0.1:81", NONE, PortForward(ADDRESS, 80, ADDRESS, 81)),
     ("port_forward", " 10.0.0.1 : 80 : 10.0.0.1 ", NONE, PortForward(ADDRESS, 80, ADDRESS)),
     ("port_forward", "<ETH0_VIP0>:80:10.0.0.1", NONE, PortForward(PLACEHOLDER, 80, ADDRESS)),
+    ("host_and_port", "ep0.eth0.vr:9345", NONE, HostAndPort("ep0.eth0.vr", 9345)),
+    ("host_and_port", " 10.0.0.1 ", NONE, HostAndPort("10.0.0.1")),
+    ("host_and_port", "https://api.example.org:6443/", NONE, HostAndPort("api.example.org", 6443)),
+    ("host_and_port", "[2001:DB8::1]:6443", NONE, HostAndPort("2001:db8::1", 6443)),
+    ("host_and_port", "[2001:db8::1]", NONE, HostAndPort("2001:db8::1")),
+    (
+        "host_list",
+        "localhost, 10.0.0.1;2001:DB8::1",
+        NONE,
+        ("localhost", "10.0.0.1", "2001:db8::1"),
+    ),
+    ("host_list", "*.apps.example.org,,a,a", NONE, ("*.apps.example.org", "a")),
+    ("host_list", " , ", NONE, ()),
+    ("word_list", " a,b;c  d,a ", NONE, ("a", "b", "c", "d")),
+    ("network_pair", " 10.42.0.0/16 ", NONE, (IPv4Network("10.42.0.0/16"),)),
+    (
+        "network_pair",
+        "10.42.0.0/16, 2001:db8:42::/56",
+        NONE,
+        (IPv4Network("10.42.0.0/16"), IPv6Network("2001:db8:42::/56")),
+    ),
+    *(
+        ("proxy", text, NONE, Secret(text))
+        for text in (
+            "http://proxy.example.org:3128",
+            "https://user:p$w%22d@10.0.0.1/",
+            "socks5://[2001:db8::1]:1080",
+            "proxy.example.org:3128",
+        )
+    ),
 ]
 
 ARABIC_SEVEN, FULLWIDTH_ONE, SUPERSCRIPT_TWO = "\u0667", "\uff11", "\u00b2"
@@ -193,6 +224,30 @@ BAD: list[tuple[str, str, Limits]] = [
         ("port_forward", text, NONE)
         for text in ("10.0.0.1:80", "80:10.0.0.1:80:80", ":80:10.0.0.1")
     ),
+    *(
+        ("host_and_port", text, NONE)
+        for text in (
+            *(":9345", "a:", "a:0", "a:70000", "a:rke2", "10.0.0.256:1", "a b:1", "http://a:1"),
+            *("https://a:1/path", "2001:db8::1", "[10.0.0.1]:1", "[fe80::1%eth0]:1", "https://"),
+        )
+    ),
+    *(("host_list", text, NONE) for text in ("a,-", "10.0.0.256", "a/b", "a:1", "*.", "x.*.y")),
+    *(("host_list", text, NONE) for text in ("${vnf.TEMPLATE.CONTEXT.ETH0_IP}", "fe80::1%eth0")),
+    *(
+        ("network_pair", text, NONE)
+        for text in (
+            *("10.42.0.0", "10.42.0.1/16", "10.42.0.0/33", "pods", ",", "10.42.0.0/16,"),
+            *("10.42.0.0/16,10.43.0.0/16", "10.42.0.0/16 2001:db8::/56"),
+        )
+    ),
+    *(
+        ("proxy", text, NONE)
+        for text in (
+            *('http://user:p$w"d @proxy.example.org:3128', "http://u:a/b@proxy", "ftp://proxy"),
+            *("http://", "http://proxy:0", "http://proxy:99999", "http://proxy/path", "a b"),
+            *("http://u:%zz@proxy", "http://[::1"),
+        )
+    ),
 ]
 
 
@@ -242,6 +297,12 @@ def test_a_refused_secret_is_not_part_of_what_is_said() -> None:
     with pytest.raises(Rejected) as caught:
         TYPES["secret"].parse("pl4nt3d", Limits(pattern="[a-c]+"))
     assert "pl4nt3d" not in str(caught.value)
+
+
+def test_a_refused_proxy_is_not_part_of_what_is_said() -> None:
+    with pytest.raises(Rejected) as caught:
+        TYPES["proxy"].parse("http://user:pl4n ted@proxy.example.org", NONE)
+    assert "pl4n" not in str(caught.value)
 
 
 def test_a_secret_shows_itself_as_asterisks() -> None:
