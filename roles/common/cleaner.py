@@ -215,13 +215,13 @@ def _doubt_about_nodes(nodes: Sequence[Node], us: Cleaner) -> str:
 
 def _doubt_about_looks(looks: Sequence[Look], us: Cleaner) -> str:
     """Say why the answers may not be the whole truth; empty where they are, twice in a row."""
-    if len(looks) < 2:
-        return "OneGate was not asked twice"
-    first, second = looks[-2:]
-    for look in (first, second):
+    for look in looks:
         doubt = _doubt_about_look(look, us)
         if doubt:
             return doubt
+    if len(looks) < 2:
+        return "OneGate was not asked twice"
+    first, second = looks[-2:]
     if second.asked_s - first.answered_s < APART_S:
         return "OneGate's second answer is not newer than its first"
     return ""
