@@ -94,7 +94,7 @@ _OWNED = {
 }
 
 _HOLDS_SECRET = re.compile(
-    r"(?:access|secret|private)-key$|session-token$|-proxy$|-extra-env$|password|passphrase"
+    r"(?:access|secret|private)-key$|session-token$|s3-proxy$|-extra-env$|password|passphrase"
 )
 
 
