@@ -310,13 +310,13 @@ class RunUnit:
         files: The files it reads at start and at reload.
         restarts: Whether it takes a restart to read them anew.
         at_boot: Whether the service manager starts it at boot; else each boot's run of the agent
-            does, once all that it builds upon is there.
+            does, once all that it builds upon is there. None where that is nobody's business here.
     """
 
     unit: str
     files: tuple[PurePosixPath, ...] = ()
     restarts: bool = False
-    at_boot: bool = True
+    at_boot: bool | None = True
 
     @property
     def name(self) -> str:
@@ -337,7 +337,7 @@ class RunUnit:
         wanted = []
         if self.at_boot and not state.is_enabled:
             wanted.append("enable")
-        if not self.at_boot and state.enabled in _ENABLED:
+        if self.at_boot is False and state.enabled in _ENABLED:
             wanted.append("disable")
         if not state.is_active:
             wanted.append("start")
@@ -364,7 +364,7 @@ class RunUnit:
             )
         if self.at_boot and not state.is_enabled:
             system.units.enable(self.unit)
-        if not self.at_boot and state.enabled in _ENABLED:
+        if self.at_boot is False and state.enabled in _ENABLED:
             system.units.disable(self.unit)
         try:
             self._start_or_reload(system, state)
@@ -501,6 +501,34 @@ class StopUnit:
             system.units.disable(self.unit)
         system.units.stop(self.unit)
         system.files.remove(_loaded_path(self.unit))
+
+
+@dataclass(frozen=True)
+class SetHostName:
+    """The machine's host name, for this boot and the next ones."""
+
+    host_name: str
+
+    @property
+    def name(self) -> str:
+        """What it is about."""
+        return "host name"
+
+    def preflight(self, system: System) -> None:
+        """Nothing can refuse."""
+
+    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
+        """Compare with the name kept and the name in force."""
+        kept = (system.files.read(paths.HOST_NAME) or "").strip()
+        in_force = system.network.read_setting("kernel.hostname")
+        if (kept, in_force) == (self.host_name, self.host_name):
+            return None
+        return Change(f"set {self.host_name} (was {in_force})", paths=(paths.HOST_NAME,))
+
+    def apply(self, system: System) -> None:
+        """Set both; the file first, which a broken hostnamed does not keep from the next boot."""
+        system.files.write(paths.HOST_NAME, f"{self.host_name}\n")
+        system.commands.run(("hostname", "--", self.host_name))
 
 
 @dataclass(frozen=True)

@@ -236,22 +236,29 @@ def _print_result(result: Any, *, dry_run: bool, unchanged: bool) -> None:
 
 def _validate(arguments: argparse.Namespace) -> int:
     from appliance.contextfile import gather_context
-    from appliance.decision import decide, read_services
+    from appliance.decision import Fit, decide, find_fit, read_services
     from appliance.registry import known_roles
     from appliance.system import real_system
 
     options = _options(arguments)
     services = read_services(options)
     context = gather_context(real_system(), options.context_path)
-    roles = (arguments.role,) if arguments.role else known_roles()
-    warnings: dict[str, None] = {}
-    for role in roles:
-        warnings |= dict.fromkeys(decide(role, context, services).warnings)
+    if arguments.role:
+        fit = Fit((decide(arguments.role, context, services),), {})
+    else:
+        fit = find_fit(context, services, known_roles())
+    roles = [decided.role_name for decided in fit.sound]
+    warnings = list(dict.fromkeys(line for one in fit.sound for line in one.warnings))
     if arguments.json:
-        print(json.dumps({"context": context.source, "roles": roles, "warnings": list(warnings)}))
+        unfit = {role: [asdict(one) for one in wrong.problems] for role, wrong in fit.unfit.items()}
+        document = {"context": context.source, "roles": roles, "warnings": warnings, "unfit": unfit}
+        print(json.dumps(document))
         return 0
     for warning in warnings:
         print(f"warning: {warning}")
+    for role, wrong in fit.unfit.items():
+        for problem in wrong.problems:
+            print(f"not for {role}: {problem}")
     print(f"{context.source}: {len(context.values)} variables, sound for {', '.join(roles)}")
     return 0
 

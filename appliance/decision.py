@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,42 @@ def decide(role_name: str, context: Context, services: Mapping[str, Service]) ->
     near = find_near_misses(all_names(services.values()), context)
     warnings = (*context.warnings, *generation, *parsed.warnings, *near, *findings.warnings)
     return Decided(role_name, role, params, warnings)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Which roles a context is sound for, where nobody says which it is meant for.
+
+    Attributes:
+        sound: The roles it is sound for.
+        unfit: Role to what is wrong for it.
+    """
+
+    sound: tuple[Decided, ...]
+    unfit: Mapping[str, ParameterProblems]
+
+
+def find_fit(context: Context, services: Mapping[str, Service], roles: Iterable[str]) -> Fit:
+    """Check a context for several roles.
+
+    The context of one role need not make sense for another, but what is malformed is so for all.
+
+    Raises:
+        ParameterProblems: Something is malformed, or it is sound for none of the roles: all that
+            is wrong for any of them.
+    """
+    sound: list[Decided] = []
+    unfit: dict[str, ParameterProblems] = {}
+    for name in roles:
+        try:
+            sound.append(decide(name, context, services))
+        except ParameterProblems as wrong:
+            unfit[name] = wrong
+    malformed = parse_for_role(None, context, services)[0].problems
+    if unfit and (malformed or not sound):
+        every = dict.fromkeys(one for wrong in unfit.values() for one in wrong.problems)
+        raise ParameterProblems(tuple(every))
+    return Fit(tuple(sound), unfit)
 
 
 def is_consequence(problem: Problem, bad_keys: frozenset[str]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Interface
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
@@ -51,6 +51,10 @@ class FactsWanted:
     probes: tuple[Probe[object], ...] = ()
     lasting: tuple[Probe[object], ...] = ()
     siblings: bool = False
+
+    def also(self, *, probes: tuple[Probe[object], ...]) -> FactsWanted:
+        """Return the same with more probes."""
+        return replace(self, probes=(*self.probes, *probes))
 
 
 @dataclass(frozen=True)

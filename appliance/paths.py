@@ -30,6 +30,7 @@ CONTEXT_MOUNT = RUN_DIR / "context"
 CONTEXT_IN_FORCE = RUN_DIR / "context.json"
 PROGRESS = RUN_DIR / "progress.json"
 
+HOST_NAME = PurePosixPath("/etc/hostname")
 ISSUE = PurePosixPath("/etc/issue.d/50-oneke.issue")
 MOTD = PurePosixPath("/etc/motd.d/50-oneke")
 

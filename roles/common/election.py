@@ -3,13 +3,16 @@
 Two founders would be two clusters, which nothing could merge again. So whoever is to found says so
 in OneGate first, and reads that back: of two that write before they read, one at least sees the
 other. Who finds another's announcement before making its own waits; of two that have both made one,
-the higher VM id takes its own back, and the lower one waits until that is done.
+the higher VM id takes its own back, and the lower one waits until that is done. Once it was decided
+to found, that is noted on the disk before RKE2 starts, and nothing here is asked again: whoever may
+have begun must not yield any more.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from appliance.secret import Secret
 from appliance.siblings import Siblings
@@ -29,6 +32,8 @@ STALLED_S = 900.0
 """A master that is to join before and publishes nothing new for so long is passed over."""
 
 _ACTIVE, _RUNNING, _SHUTDOWN = 3, 3, 12
+_COMING = frozenset({(0, 0), (1, 0), (3, 1), (3, 2)})
+"""STATE and LCM_STATE before a VM runs: init, pending; prolog, boot."""
 _SOUND_TOKEN = re.compile(r"[!-~]{1,400}")
 _SOUND_CLUSTER = re.compile(r"[0-9a-f]{1,128}")
 
@@ -40,7 +45,7 @@ class Announce:
 
 @dataclass(frozen=True)
 class Retract:
-    """Take the intent back: `other`, with a lower VM id, has announced it too."""
+    """Take the intent back: `other`, with a lower VM id, is to found."""
 
     other: int
 
@@ -99,6 +104,8 @@ def decide_server(own_id: int | None, siblings: Siblings) -> ServerDecision:
         return Hold("OneGate does not list this VM among the masters yet")
     others = tuple(vm for vm in role.vms if vm.vm_id != own_id)
     own = next((vm for vm in role.vms if vm.vm_id == own_id), None)
+    if own is not None and own.lcm_state == _SHUTDOWN:
+        return Hold("this VM is being removed")
     serving = _serving(others)
     if serving:
         return _decide_join(own_id, siblings, others, serving)
@@ -119,6 +126,8 @@ def _serving(vms: tuple[Vm, ...]) -> tuple[Vm, ...]:
 def _decide_join(
     own_id: int, siblings: Siblings, others: tuple[Vm, ...], serving: tuple[Vm, ...]
 ) -> ServerDecision:
+    # One that is being removed takes its cluster with it, if it has one of its own.
+    serving = tuple(vm for vm in serving if vm.lcm_state != _SHUTDOWN) or serving
     clusters = {
         cluster: vm.vm_id for vm in reversed(serving) if (cluster := vm.text(CLUSTER_KEY) or "")
     }
@@ -146,7 +155,9 @@ def _find_token(serving: tuple[Vm, ...], key: str) -> Join | None:
     for vm in usable:
         agent_token = vm.text(AGENT_TOKEN_KEY) or ""
         sound = Secret(agent_token) if _SOUND_TOKEN.fullmatch(agent_token) else None
-        return Join(Secret(vm.text(key) or ""), sound, vm.text(MASTER_KEY) or "", vm.vm_id)
+        master = vm.text(MASTER_KEY) or ""
+        address = master if is_address(master) else ""
+        return Join(Secret(vm.text(key) or ""), sound, address, vm.vm_id)
     return None
 
 
@@ -167,12 +178,6 @@ def _first_ahead(own_id: int, siblings: Siblings, others: tuple[Vm, ...]) -> Vm 
 def _decide_founding(
     own: Vm, others: tuple[Vm, ...], role: ServiceRole, siblings: Siblings
 ) -> ServerDecision:
-    if own.text(CLUSTER_KEY) or own.text(MASTER_KEY):
-        return Hopeless(
-            "this VM served a cluster before, its etcd data is gone, and no other master has it",
-            "bring /var/lib/rancher/rke2/server back from a backup; or, if the cluster is to begin"
-            f" anew, empty {CLUSTER_KEY}, {MASTER_KEY} and {TOKEN_KEY} of this VM in OneGate",
-        )
     rivals = [vm for vm in others if vm.text(FOUNDER_KEY)]
     if own.text(FOUNDER_KEY):
         lower = [vm.vm_id for vm in rivals if vm.vm_id < own.vm_id]
@@ -188,7 +193,15 @@ def _decide_founding(
     missing = _incompleteness(role, siblings)
     if missing:
         return Hold(missing)
+    if own.text(CLUSTER_KEY) or own.text(MASTER_KEY):
+        return Hopeless(
+            "this VM served a cluster before, its etcd data is gone, and no other master has it",
+            "bring /var/lib/rancher/rke2/server back from a backup; or, if the cluster is to begin"
+            f" anew, empty {CLUSTER_KEY}, {MASTER_KEY} and {TOKEN_KEY} of this VM in OneGate",
+        )
     lowest = min(role.vms, key=lambda vm: vm.vm_id)
+    if lowest.vm_id != own.vm_id and own.text(FOUNDER_KEY):
+        return Retract(lowest.vm_id)
     if lowest.vm_id != own.vm_id:
         return Hold(
             f"VM {lowest.vm_id}, the master with the lowest id, is to found the cluster:"
@@ -253,6 +266,8 @@ def _describe(vm: Vm) -> str:
     """Say how far a VM is, in its own words where it has some."""
     if vm.lcm_state == _SHUTDOWN:
         return "it is being removed"
+    if (vm.state, vm.lcm_state) in _COMING:
+        return "it is about to boot"
     if not _is_running(vm):
         return (
             f"it does not run (STATE {vm.state}, LCM_STATE {vm.lcm_state}); resume it, or"
@@ -266,3 +281,12 @@ def _describe(vm: Vm) -> str:
 def sound_cluster_id(text: str) -> bool:
     """Say whether a text can be a cluster's id: the hash of its CA."""
     return _SOUND_CLUSTER.fullmatch(text) is not None
+
+
+def is_address(text: str) -> bool:
+    """Say whether what a sibling published as its address is one."""
+    try:
+        IPv4Address(text)
+    except ValueError:
+        return False
+    return True

@@ -26,8 +26,14 @@ from appliance.render import render
 from appliance.role import Findings, StatusLine
 from appliance.service import Service
 from appliance.system import System
-from appliance.system.network import IFUPDOWN, NETWORKD, Link, LinkManager, route_in_force
-from appliance.values import AddressWithPrefix
+from appliance.system.network import (
+    DEFAULT_HALVES,
+    IFUPDOWN,
+    NETWORKD,
+    Link,
+    LinkManager,
+    route_in_force,
+)
 from appliance.waiting import NotYet, Readiness, Ready
 from roles.common.addresses import ADDRESS_KEYS, AddressBook, build_address_book
 from roles.common.nameserver import (
@@ -42,6 +48,7 @@ from roles.common.nameserver import (
     without_mark,
 )
 from roles.common.opennebula import OpenNebulaParams
+from roles.common.rke2params import VipParams
 
 NETWORKD_UNIT = "systemd-networkd.service"
 NETWORKD_FOLDER = PurePosixPath("/etc/systemd/network")
@@ -62,13 +69,6 @@ _VIP = (1, 0)
 # networkd sets up a link anew in the background.
 _NETWORKD_PATIENCE_S = 10.0
 _KEPT_GATEWAY = re.compile(r"^# Default gateway: (\S+) on (\S+)$", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class VirtualAddressParams:
-    """Drop-in `keepalived`, as nodes that are no gateway read it."""
-
-    vips: Mapping[tuple[int, int], AddressWithPrefix]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class NodeNetworkParams(Protocol):
         """Drop-in `opennebula`."""
 
     @property
-    def keepalived(self) -> VirtualAddressParams:
+    def keepalived(self) -> VipParams:
         """Drop-in `keepalived`."""
 
     @property
@@ -129,9 +129,14 @@ class NodeNetwork:
 
 @dataclass(frozen=True)
 class NetworkdDropIn:
-    """The model of networkd's drop-in."""
+    """The model of networkd's drop-in.
+
+    Attributes:
+        destinations: Where the route leads: everywhere, in one or in two halves.
+    """
 
     gateway: IPv4Address
+    destinations: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -229,6 +234,7 @@ def node_network_facts(params: NodeNetworkParams) -> FactsWanted:
     once: tuple[Probe[object], ...] = (probe,) if probe and not params.dns.enabled else ()
     marks = (paths.LOADED_DIR / NETWORKD_UNIT, paths.LOADED_DIR / RESOLVED_UNIT)
     return FactsWanted(
+        units=(RESOLVED_UNIT,),
         files=(RESOLV_CONF, RESOLVED_CONF, GIVEN, SCRIPT, *marks, *_usual_drop_ins(params)),
         probes=(LinkManagers(), *every_time),
         lasting=once,
@@ -379,12 +385,13 @@ def _plan_route(
         if path != chosen and facts.files.get(path) is not None:
             yield RemoveFile(path)
     if chosen and wanted.gateway:
-        text = render(folders, f"{DROP_IN}.j2", NetworkdDropIn(wanted.gateway))
+        model = NetworkdDropIn(wanted.gateway, _destinations(params, wanted.gateway))
+        text = render(folders, f"{DROP_IN}.j2", model)
         yield WriteFile(chosen, text, loaded_by=(NETWORKD_UNIT,))
     has_been_told = facts.files.get(paths.LOADED_DIR / NETWORKD_UNIT) is not None
     if chosen or has_been_told:
         files = tuple(sorted({*usual, chosen} if chosen else set(usual)))
-        yield RunUnit(NETWORKD_UNIT, files)
+        yield RunUnit(NETWORKD_UNIT, files, at_boot=None)
     former = _KEPT_GATEWAY.search(facts.files.get(SCRIPT) or "")
     if former and former[1] != str(wanted.gateway):
         yield NoDefaultRoute(IPv4Address(former[1]), former[2])
@@ -393,6 +400,15 @@ def _plan_route(
         yield DefaultRoute(wanted.gateway, wanted.link, patience_s)
     elif former:
         yield from _plan_route_of_context(params, facts)
+
+
+def _destinations(params: NodeNetworkParams, gateway: IPv4Address) -> tuple[str, ...]:
+    """Say what the route is for, so that it is used beside that of a NIC's own gateway.
+
+    networkd sets both, that of the NIC first, and none can have a lower metric.
+    """
+    is_contested = any(own != gateway for own in params.opennebula.nic_gateways.values())
+    return DEFAULT_HALVES if is_contested else ("0.0.0.0/0",)
 
 
 def _plan_route_of_context(params: NodeNetworkParams, facts: Facts) -> Iterator[Action]:
@@ -408,9 +424,14 @@ def _plan_resolver(
 ) -> Iterator[Action]:
     text = facts.files.get(RESOLV_CONF) or ""
     is_there = facts.files.get(RESOLVED_CONF) is not None
+    has_been_told = facts.files.get(paths.LOADED_DIR / RESOLVED_UNIT) is not None
+    # It keeps its servers at a reload.
+    resolved = RunUnit(RESOLVED_UNIT, (RESOLVED_CONF,), restarts=True, at_boot=None)
     if not is_of_resolved(text):
         if is_there:
             yield RemoveFile(RESOLVED_CONF)
+        if has_been_told and facts.units[RESOLVED_UNIT].is_active:
+            yield resolved
         yield from _plan_resolv_conf(params, facts, wanted, text)
         return
     if wanted.nameserver:
@@ -418,10 +439,8 @@ def _plan_resolver(
         yield WriteFile(RESOLVED_CONF, conf, loaded_by=(RESOLVED_UNIT,))
     elif is_there:
         yield RemoveFile(RESOLVED_CONF)
-    has_been_told = facts.files.get(paths.LOADED_DIR / RESOLVED_UNIT) is not None
     if wanted.nameserver or is_there or has_been_told:
-        # It keeps its servers at a reload.
-        yield RunUnit(RESOLVED_UNIT, (RESOLVED_CONF,), restarts=True)
+        yield resolved
 
 
 def _plan_resolv_conf(

@@ -31,3 +31,5 @@ class OpenNebulaParams:
     nic_macs: Mapping[int, str]
     nic_external: Mapping[int, bool]
     nic_management: Mapping[int, bool]
+    host_name: str | None = None
+    host_name_from_dns: bool = False

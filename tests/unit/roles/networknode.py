@@ -23,11 +23,11 @@ from roles.common.nodenetwork import (
     RESOLVED_UNIT,
     NetworkParams,
     NodeDnsParams,
-    VirtualAddressParams,
     node_network_facts,
     plan_node_network,
 )
 from roles.common.opennebula import OpenNebulaParams
+from roles.common.rke2params import VipParams
 from tests.fakes import (
     FakeFiles,
     FakeLog,
@@ -57,7 +57,7 @@ STUB = "# This file is managed by man:systemd-resolved(8). Do not edit.\nnameser
 @dataclass(frozen=True)
 class Params:
     opennebula: OpenNebulaParams
-    keepalived: VirtualAddressParams
+    keepalived: VipParams
     dns: NodeDnsParams
     network: NetworkParams
 

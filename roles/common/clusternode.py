@@ -1,0 +1,321 @@
+"""What every node of the cluster has in common, masters, workers and storage nodes alike."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from appliance.actions import BeginUnit, Publish, RemoveFile, SetHostName, WriteFile
+from appliance.errors import ParameterProblems
+from appliance.facts import Facts, FactsWanted
+from appliance.plan import Action, Pause
+from appliance.role import Findings, StatusLine
+from appliance.secret import Secret
+from appliance.service import Service
+from appliance.system import System
+from appliance.system.kubernetes import Access
+from appliance.waiting import Failed, NotYet, Readiness, Ready
+from roles.common.clusterstate import (
+    CLUSTER,
+    CONFIG,
+    ClusterState,
+    read_cluster_state,
+    read_pinned_name,
+)
+from roles.common.diagnosis import Diagnosis, diagnose
+from roles.common.election import BLOCKED_KEY, MASTER_KEY, MASTER_ROLE, is_address
+from roles.common.endpoints import ClusterNode, build_node
+from roles.common.nodenetwork import (
+    NetworkParams,
+    NodeDnsParams,
+    await_gateway_link,
+    check_node_network,
+    describe_node_network,
+    node_network_facts,
+    plan_node_network,
+)
+from roles.common.opennebula import OpenNebulaParams
+from roles.common.prerequisites import await_addresses
+from roles.common.probes import NodeSeen, OwnNode, SupervisorAnswers, SupervisorSeen
+from roles.common.rke2check import check_rke2
+from roles.common.rke2config import render_config
+from roles.common.rke2extra import Config
+from roles.common.rke2keys import KnownKeys
+from roles.common.rke2params import BalancerParams, Rke2Params, VipParams
+
+WORDS_S = 90.0
+ONEGATE_TIMEOUT_S = 900.0
+JOIN_TIMEOUT_S = 1800.0
+"""How long others may take until this node can join."""
+START_TIMEOUT_S = 900.0
+"""How long RKE2 may take until it serves."""
+_FINAL_TIMEOUT_S = 60.0
+_BY_ADDRESS = "server"
+
+
+@dataclass(frozen=True)
+class ClusterNodeParams:
+    """Everything that a node of the cluster reads, whatever its role."""
+
+    opennebula: OpenNebulaParams
+    keepalived: VipParams
+    haproxy: BalancerParams
+    dns: NodeDnsParams
+    network: NetworkParams
+    rke2: Rke2Params
+
+    @property
+    def has_onegate(self) -> bool:
+        """Whether the context names a OneGate."""
+        return self.opennebula.onegate_endpoint is not None
+
+
+# ---- what is looked at, and what others did before
+
+
+@dataclass(frozen=True)
+class PinnedNode:
+    """The node of this machine, by the name that was pinned when it joined.
+
+    Attributes:
+        name: What it is called before that.
+    """
+
+    access: Access
+    name: str
+
+    def look(self, system: System) -> NodeSeen:
+        """Look once."""
+        return OwnNode(self.access, read_pinned_name(system) or self.name).look(system)
+
+
+def wanted_of_cluster_node(params: ClusterNodeParams, own: FactsWanted) -> FactsWanted:
+    """Add what every node looks at to what a role does."""
+    network = node_network_facts(params)
+    supervisor = supervisor_probe(params)
+    return FactsWanted(
+        units=own.units,
+        files=(CLUSTER, *own.files, *network.files),
+        probes=(*own.probes, *network.probes, *((supervisor,) if supervisor else ())),
+        lasting=(*own.lasting, *network.lasting),
+        siblings=own.siblings,
+    )
+
+
+def supervisor_probe(params: ClusterNodeParams) -> SupervisorAnswers | None:
+    """Return the look at what the node would join by; None where that is not known beforehand."""
+    endpoint = build_node(params).endpoints.supervisor
+    return SupervisorAnswers(endpoint.host, endpoint.port) if endpoint else None
+
+
+def supervisor_trouble(params: ClusterNodeParams, facts: Facts) -> str:
+    """Say why the cluster can not be joined there; empty where it can, or is not known."""
+    probe = supervisor_probe(params)
+    seen: SupervisorSeen | None = facts.found(probe) if probe else None
+    return "" if seen is None or seen.serves else seen.reason
+
+
+def first_master(facts: Facts) -> str:
+    """Return the address of a master that serves, as it published it; empty where none does."""
+    service = facts.siblings.service if facts.siblings else None
+    role = service.role(MASTER_ROLE) if service else None
+    addresses = [vm.text(MASTER_KEY) or "" for vm in (role.vms if role else ())]
+    return next((one for one in addresses if is_address(one)), "")
+
+
+def node_prerequisites(params: ClusterNodeParams, facts: Facts) -> Readiness:
+    """Wait for the links of the context, their addresses, and the gateway's network."""
+    found = await_addresses(params.opennebula, facts)
+    return found if not isinstance(found, Ready) else await_gateway_link(params, facts)
+
+
+def check_cluster_node(params: ClusterNodeParams) -> Findings:
+    """Find what does not fit together."""
+    network = check_node_network(params)
+    problems, warnings = check_rke2(params)
+    return Findings((*network.problems, *problems), (*network.warnings, *warnings))
+
+
+def refuse_unknown_settings(params: ClusterNodeParams, known: KnownKeys) -> None:
+    """Judge the user's own settings by what the installed RKE2 says it knows.
+
+    Raises:
+        ParameterProblems: A key is near one that RKE2 knows, or is the agent's own.
+    """
+    problems, _ = check_rke2(params, known)
+    if problems:
+        raise ParameterProblems(problems)
+
+
+# ---- the plan
+
+
+def plan_cluster_node(
+    params: ClusterNodeParams,
+    node: ClusterNode,
+    facts: Facts,
+    services: Mapping[str, Service],
+) -> tuple[Action, ...]:
+    """Put gateway, resolver and host name in order."""
+    said = params.opennebula
+    is_given = bool(said.host_name) or said.host_name_from_dns
+    host_name = () if is_given else (SetHostName(node.node_name),)
+    return (*plan_node_network(params, facts, services), *host_name)
+
+
+@dataclass(frozen=True)
+class Rke2Settings:
+    """What RKE2 is to run with.
+
+    Attributes:
+        unit: Its systemd unit.
+        config: The settings of the configuration file.
+        environment: The text of the unit's environment file; empty for no such file.
+        password: The secret part of the token it joins with, to start it anew with another one;
+            None where that makes no difference.
+    """
+
+    unit: str
+    config: Config
+    environment: str
+    password: Secret | None
+
+    @property
+    def environment_file(self) -> PurePosixPath:
+        """Where the unit reads its environment."""
+        return PurePosixPath("/etc/default") / self.unit.removesuffix(".service")
+
+    def digest(self) -> str:
+        """Return what a running RKE2 has to have been started with.
+
+        The address to join by is left out: a node that has joined does not use it.
+        """
+        config = {key: value for key, value in self.config.items() if key != _BY_ADDRESS}
+        password = self.password.reveal() if self.password else ""
+        everything = json.dumps([config, self.environment, password], sort_keys=True, default=str)
+        return hashlib.sha256(everything.encode()).hexdigest()
+
+
+def plan_rke2(settings: Rke2Settings) -> Iterator[Action]:
+    """Write RKE2's files, and have it started."""
+    yield WriteFile(CONFIG, render_config(settings.config), mode=0o600)
+    if settings.environment:
+        yield WriteFile(settings.environment_file, settings.environment, mode=0o600, is_secret=True)
+    else:
+        yield RemoveFile(settings.environment_file)
+    yield BeginUnit(settings.unit, settings.digest())
+
+
+def secret_file(path: PurePosixPath, token: Secret) -> WriteFile:
+    """Return the action that keeps a token."""
+    return WriteFile(path, f"{token.reveal().strip()}\n", mode=0o600, is_secret=True)
+
+
+def pause_for_rke2(what: str, found: Diagnosis, timeout_s: float) -> Pause:
+    """Wait for RKE2: long where it may come by itself, shortly where a person has to act."""
+    reason = f"{found.reason}; {found.hint}" if found.hint else found.reason
+    if found.is_final:
+        return Pause(f"{what} in spite of what it says", reason, min(timeout_s, _FINAL_TIMEOUT_S))
+    return Pause(what, reason, timeout_s)
+
+
+def diagnose_unit(unit: str, facts: Facts, words: str) -> Diagnosis:
+    """Say why RKE2 is not up; of no kind where it is."""
+    return diagnose(unit, facts.units.get(unit), words)
+
+
+def is_up(unit: str, facts: Facts) -> bool:
+    """Say whether RKE2 told systemd that it is up."""
+    state = facts.units.get(unit)
+    return state is not None and state.is_active
+
+
+# ---- what the other VMs are told
+
+
+def plan_publication(
+    values: Mapping[str, str], params: ClusterNodeParams, facts: Facts
+) -> tuple[tuple[Action, ...], Pause | None]:
+    """Publish what siblings need, unless OneGate holds it already.
+
+    A node that published the same before does not need OneGate to do its job.
+    """
+    if not params.has_onegate:
+        return (), None
+    own = facts.siblings.own if facts.siblings else None
+    if own is not None:
+        wanted = {key: value for key, value in values.items() if (own.text(key) or "") != value}
+        return ((Publish(tuple(sorted(wanted.items()))),) if wanted else ()), None
+    if read_cluster_state(facts).published == digest_of_values(values):
+        return (), None
+    reason = (facts.siblings.error if facts.siblings else "") or "it does not show this VM yet"
+    return (), Pause("OneGate, to tell the other VMs of this node", reason, ONEGATE_TIMEOUT_S)
+
+
+def digest_of_values(values: Mapping[str, str]) -> str:
+    """Return one digest of what is published."""
+    return hashlib.sha256(json.dumps(dict(values), sort_keys=True).encode()).hexdigest()
+
+
+def plan_blocked(node_name: str, found: Diagnosis, facts: Facts) -> tuple[Action, ...]:
+    """Tell the masters that a dead node bears this node's name."""
+    own = facts.siblings.own if facts.siblings else None
+    if found.kind not in ("node-password", "duplicate-member") or own is None:
+        return ()
+    if own.text(BLOCKED_KEY) == node_name:
+        return ()
+    return (Publish(((BLOCKED_KEY, node_name),)),)
+
+
+# ---- for people
+
+
+def first_unwell(lines: Sequence[StatusLine]) -> Readiness:
+    """Say how ready a node is from the lines that describe it."""
+    for line in lines:
+        if line.is_vital and not line.is_well:
+            said = f"{line.subject}: {line.state}"
+            return Failed(said) if line.state.startswith("failed") else NotYet(said)
+    return Ready()
+
+
+def describe_unit(unit: str, facts: Facts, words: str) -> StatusLine:
+    """Describe RKE2's unit."""
+    state = facts.units.get(unit)
+    if state is not None and state.is_active:
+        restarts = "" if state.restarts in ("", "0") else f", restarted {state.restarts} times"
+        return StatusLine("rke2", f"{unit} runs{restarts}")
+    found = diagnose_unit(unit, facts, words)
+    said = f"{found.reason}; {found.hint}" if found.hint else found.reason
+    return StatusLine("rke2", said, is_well=False)
+
+
+def describe_membership(state: ClusterState, cluster_id: str = "") -> StatusLine:
+    """Describe what the node is to its cluster."""
+    if not state.kind:
+        return StatusLine("cluster", "belongs to none yet", is_vital=False)
+    verb = "founded" if state.kind == "founder" else "joined"
+    verb = verb if state.is_member else {"founded": "founds", "joined": "joins"}[verb]
+    shown = f" {cluster_id[:12]}" if cluster_id else ""
+    by = f" by {state.server}" if state.server else ""
+    return StatusLine("cluster", f"{verb} it{shown}{by}", is_vital=False)
+
+
+def describe_node(name: str, seen: NodeSeen) -> StatusLine:
+    """Describe the node as the API server sees it."""
+    node = seen.node
+    if node is None:
+        return StatusLine("node", seen.reason, is_well=False)
+    if node.is_ready:
+        return StatusLine("node", f"{name} is Ready")
+    condition = node.condition("Ready")
+    why = (condition.message or condition.reason) if condition else "it has said nothing yet"
+    return StatusLine("node", f"{name} is not Ready: {why}", is_well=False)
+
+
+def describe_own_network(params: ClusterNodeParams, facts: Facts) -> Iterator[StatusLine]:
+    """Describe gateway and resolver."""
+    yield from describe_node_network(params, facts)

@@ -1,0 +1,66 @@
+"""Looks at this machine that several roles share, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from appliance.errors import CommandError
+from appliance.system import System
+
+RKE2 = "/usr/local/bin/rke2"
+
+
+@dataclass(frozen=True)
+class IsThere:
+    """Whether there is a file or folder of this name."""
+
+    path: PurePosixPath
+
+    def look(self, system: System) -> bool:
+        """Look once."""
+        return system.files.state(self.path) is not None
+
+
+@dataclass(frozen=True)
+class WordsWhileDown:
+    """What a unit said lately, as long as it is not up; a unit that runs is not asked."""
+
+    unit: str
+    seconds: float
+
+    def look(self, system: System) -> str:
+        """Read the journal, which costs a process, only where it can explain something."""
+        if system.units.show(self.unit).is_active:
+            return ""
+        return system.units.recent_words(self.unit, self.seconds)
+
+
+@dataclass(frozen=True)
+class Rke2Program:
+    """The installed RKE2: what it says of its version and of the settings it knows.
+
+    Attributes:
+        kind: server or agent.
+    """
+
+    kind: str
+
+    def look(self, system: System) -> Rke2Installed:
+        """Ask it; empty texts where it is not installed."""
+        return Rke2Installed(_said(system, "--version"), _said(system, self.kind, "--help"))
+
+
+@dataclass(frozen=True)
+class Rke2Installed:
+    """What an installed RKE2 says of itself."""
+
+    version: str
+    help: str
+
+
+def _said(system: System, *arguments: str) -> str:
+    try:
+        return system.commands.run((RKE2, *arguments), timeout_s=20).stdout
+    except CommandError:
+        return ""

@@ -1,0 +1,188 @@
+"""How a master comes into a cluster: founding it, joining it, or starting again what it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from appliance.actions import EnsureSecret, Publish
+from appliance.facts import Facts
+from appliance.plan import Action, GiveUp, Pause, Plan, Stage
+from appliance.secret import Secret
+from roles.common import clusterstate as kept
+from roles.common.clusternode import (
+    JOIN_TIMEOUT_S,
+    START_TIMEOUT_S,
+    Rke2Settings,
+    diagnose_unit,
+    digest_of_values,
+    is_up,
+    pause_for_rke2,
+    plan_blocked,
+    plan_publication,
+    plan_rke2,
+    secret_file,
+)
+from roles.common.clusterstate import FOUNDER, JOINED, ClusterState, password_of
+from roles.common.diagnosis import Diagnosis
+from roles.common.election import (
+    FOUNDER_KEY,
+    Announce,
+    Found,
+    Hold,
+    Hopeless,
+    Join,
+    Retract,
+    ServerDecision,
+    decide_server,
+)
+from roles.common.endpoints import SUPERVISOR_PORT
+from roles.common.rke2params import pinned_token
+from roles.master.model import UNIT, MasterModel
+
+_TURN = "this master's turn to found the cluster, or to join it"
+_SUPERVISOR = "the cluster's supervisor to answer"
+_RKE2 = "RKE2 to serve the Kubernetes API"
+
+Decision = tuple[Iterable[Action], Pause | GiveUp | None]
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Decides one round: what to do now, and what to wait for then."""
+
+    model: MasterModel
+    facts: Facts
+
+    def plan(self) -> Plan:
+        """Return the plan of this round."""
+        actions, then = self._run() if self._is_committed() else self._enter()
+        return Plan(Stage.BOOTSTRAP, tuple(actions), then)
+
+    def _is_committed(self) -> bool:
+        """Say whether nothing is left to decide: it was a member, or is on its way to be one."""
+        model = self.model
+        if model.has_data or model.state.is_member:
+            return True
+        unit = self.facts.units.get(UNIT)
+        is_begun = unit is not None and (unit.is_active or unit.is_coming_up)
+        return model.state.kind == FOUNDER and is_begun
+
+    # ---- the way in
+
+    def _enter(self) -> Decision:
+        decision = self._server_decision()
+        if isinstance(decision, Announce):
+            said = "announced in OneGate that this VM founds the cluster; reading it back"
+            return (Publish(((FOUNDER_KEY, "YES"),)),), Pause(_TURN, said, JOIN_TIMEOUT_S)
+        if isinstance(decision, Retract):
+            said = f"VM {decision.other} announced to found the cluster too, and goes first"
+            return (Publish(((FOUNDER_KEY, ""),)),), Pause(_TURN, said, JOIN_TIMEOUT_S)
+        if isinstance(decision, Hold):
+            return (), Pause(_TURN, decision.reason, JOIN_TIMEOUT_S)
+        if isinstance(decision, Hopeless):
+            return (), GiveUp(_TURN, decision.reason, decision.hint)
+        return self._found() if isinstance(decision, Found) else self._join(decision)
+
+    def _server_decision(self) -> ServerDecision:
+        params = self.model.params
+        by_hand = pinned_token(params.rke2, "server")
+        if by_hand is not None:
+            return Join(by_hand, None, params.rke2.join_address or "", 0)
+        if not params.has_onegate:
+            return Found()
+        if self.facts.siblings is None:
+            return Hold("OneGate was not asked yet")
+        return decide_server(params.opennebula.vm_id, self.facts.siblings)
+
+    def _found(self) -> Decision:
+        state = self._state(FOUNDER, "")
+        if not (self.model.server_token.reveal() and self.model.agent_token.reveal()):
+            # RKE2's settings name these files, so they come first.
+            tokens = (EnsureSecret(kept.SERVER_TOKEN), EnsureSecret(kept.AGENT_TOKEN))
+            said = "making up the cluster's tokens"
+            return (kept.keep_cluster_state(state), *tokens), self._pause(said)
+        actions = plan_rke2(self.model.settings(server="", password=None))
+        return (kept.keep_cluster_state(state), *actions), self._pause_for_rke2()
+
+    def _join(self, join: Join) -> Decision:
+        supervisor = self.model.node.endpoints.supervisor
+        server = str(supervisor) if supervisor else f"{join.master}:{SUPERVISOR_PORT}"
+        if supervisor is None and not join.master:
+            said = f"VM {join.vm_id} publishes no address, and there is no virtual address"
+            return (), Pause(_TURN, said, JOIN_TIMEOUT_S)
+        if self.model.supervisor_trouble:
+            return (), Pause(_SUPERVISOR, self.model.supervisor_trouble, JOIN_TIMEOUT_S)
+        tokens: list[Action] = [secret_file(kept.SERVER_TOKEN, join.token)]
+        model = self.model
+        if join.agent_token is not None:
+            agents = Secret(password_of(join.agent_token.reveal()))
+            tokens.append(secret_file(kept.AGENT_TOKEN, agents))
+            model = replace(model, agent_token=agents)
+        password = Secret(password_of(join.token.reveal()))
+        settings = model.settings(server=server, password=password)
+        actions = (
+            kept.keep_cluster_state(self._state(JOINED, server)),
+            *tokens,
+            *plan_rke2(settings),
+            *plan_blocked(model.node.node_name, self._diagnosis(), self.facts),
+        )
+        return actions, self._pause_for_rke2()
+
+    def _state(self, kind: str, server: str) -> ClusterState:
+        name = self.model.node.node_name
+        return replace(self.model.state, node_name=name, kind=kind, server=server)
+
+    # ---- running
+
+    def _run(self) -> Decision:
+        """Start what this machine has, and tell the others once it serves."""
+        model, state = self.model, self.model.state
+        actions = tuple(plan_rke2(self._settings(state)))
+        if not is_up(UNIT, self.facts):
+            blocked = plan_blocked(model.node.node_name, self._diagnosis(), self.facts)
+            return (*actions, *blocked), self._pause_for_rke2()
+        if model.api_trouble:
+            return actions, self._pause(f"its own API server: {model.api_trouble}")
+        if not model.node_token.reveal():
+            return actions, self._pause(f"{kept.NODE_TOKEN} is not there yet")
+        return self._tell_others(state)
+
+    def _tell_others(self, state: ClusterState) -> Decision:
+        model = self.model
+        values = model.published_values()
+        publish, pause = plan_publication(values, model.params, self.facts)
+        supervisor = model.node.endpoints.supervisor
+        member = replace(
+            state,
+            node_name=model.node.node_name,
+            kind=state.kind or JOINED,
+            # From now on the settings name the supervisor, so that this master can join anew
+            # should it ever be taken out of etcd.
+            server=state.server or (str(supervisor) if supervisor else ""),
+            is_member=True,
+            published=state.published if pause else digest_of_values(values),
+        )
+        actions = (
+            *publish,
+            secret_file(kept.SERVER_TOKEN, model.node_token),
+            kept.keep_cluster_state(member),
+            *plan_rke2(self._settings(member)),
+        )
+        return actions, pause
+
+    def _settings(self, state: ClusterState) -> Rke2Settings:
+        is_founder = state.kind == FOUNDER
+        password = Secret(password_of(self.model.server_token.reveal()))
+        return self.model.settings(server=state.server, password=None if is_founder else password)
+
+    # ---- shared
+
+    def _diagnosis(self) -> Diagnosis:
+        return diagnose_unit(UNIT, self.facts, self.model.words)
+
+    def _pause_for_rke2(self) -> Pause:
+        return pause_for_rke2(_RKE2, self._diagnosis(), START_TIMEOUT_S)
+
+    def _pause(self, reason: str) -> Pause:
+        return Pause(_RKE2, reason, START_TIMEOUT_S)

@@ -1,0 +1,88 @@
+"""Decides what a master should be: network, RKE2 server, and its place in the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from appliance.daemon import Cycle
+from appliance.errors import UnknownRole
+from appliance.facts import Facts, FactsWanted
+from appliance.logs import Logger
+from appliance.plan import Plan, Stage
+from appliance.report import Reporter
+from appliance.role import Findings, StatusLine, Task
+from appliance.service import Service
+from appliance.system import System
+from appliance.waiting import Readiness
+from roles.common.cleaning import Cleaning
+from roles.common.clusternode import (
+    check_cluster_node,
+    first_unwell,
+    node_prerequisites,
+    plan_cluster_node,
+    refuse_unknown_settings,
+    wanted_of_cluster_node,
+)
+from roles.common.clusterstate import read_pinned_name
+from roles.common.endpoints import build_node
+from roles.common.probes import ADMIN
+from roles.master.bootstrap import Bootstrap
+from roles.master.model import build_master, facts_wanted
+from roles.master.params import MasterParams
+from roles.master.status import describe_master
+
+_READY_TIMEOUT_S = 900.0
+
+
+class MasterRole:
+    """Control plane: serves the Kubernetes API and keeps etcd."""
+
+    params_type = MasterParams
+    ready_timeout_s = _READY_TIMEOUT_S
+    sibling_roles = ("master",)
+
+    def __init__(self, services: Mapping[str, Service]) -> None:
+        """Keep the drop-ins, whose templates are rendered."""
+        self._services = services
+
+    def check(self, params: MasterParams) -> Findings:
+        """Find what does not fit together."""
+        return check_cluster_node(params)
+
+    def facts_wanted(self, params: MasterParams) -> FactsWanted:
+        """Name what is looked at."""
+        return wanted_of_cluster_node(params, facts_wanted(params))
+
+    def prerequisites(self, params: MasterParams, facts: Facts) -> Readiness:
+        """Wait for the links of the context and their addresses."""
+        return node_prerequisites(params, facts)
+
+    def plan(self, stage: Stage, params: MasterParams, facts: Facts) -> Plan:
+        """Put the network in order, then find the way into the cluster, round by round."""
+        model = build_master(params, facts)
+        refuse_unknown_settings(params, model.known)
+        if stage is Stage.BOOTSTRAP:
+            return Bootstrap(model, facts).plan()
+        return Plan(stage, plan_cluster_node(params, model.node, facts, self._services))
+
+    def readiness(self, params: MasterParams, facts: Facts) -> Readiness:
+        """Ready means: own API steady, own node Ready, a voter in etcd."""
+        return first_unwell(self.status(params, facts))
+
+    def status(self, params: MasterParams, facts: Facts) -> tuple[StatusLine, ...]:
+        """Describe network, RKE2, API, node and etcd."""
+        return tuple(describe_master(build_master(params, facts), params, facts))
+
+    def make_cycle(
+        self, daemon: str, system: System, params: MasterParams, reporter: Reporter, log: Logger
+    ) -> Cycle:
+        """Refuse: a master has no daemon of the agent's."""
+        raise UnknownRole(f"a master has no daemon {daemon!r}; backends runs on gateways")
+
+    def make_task(self, name: str, system: System, params: MasterParams, log: Logger) -> Task:
+        """Return the cleaner, the only task a master has."""
+        if name != "clean":
+            raise UnknownRole(f"a master has no task {name!r}; it has clean")
+        opennebula = params.opennebula
+        node = read_pinned_name(system) or build_node(params).node_name
+        return Cleaning(system, ADMIN, node, opennebula.vm_id, opennebula.service_id, log)
