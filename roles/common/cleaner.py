@@ -102,7 +102,7 @@ def decide(nodes: Sequence[Node], looks: Sequence[Look], us: Cleaner) -> tuple[F
         looks: The last looks at OneGate, in their order; none where `needs_onegate` says so.
         us: Who decides.
     """
-    doubt = _doubt_about_nodes(nodes, us) or _doubt_about_looks(looks, us)
+    doubt = _doubt_about_nodes(nodes, us) or doubt_about_onegate(looks, us)
     found = [_judge(node, looks, us, doubt) for node in sorted(nodes, key=lambda one: one.name)]
     return tuple(_mention_waiting(one, looks) for one in _spare_servers(found))
 
@@ -213,7 +213,7 @@ def _doubt_about_nodes(nodes: Sequence[Node], us: Cleaner) -> str:
     return ""
 
 
-def _doubt_about_looks(looks: Sequence[Look], us: Cleaner) -> str:
+def doubt_about_onegate(looks: Sequence[Look], us: Cleaner) -> str:
     """Say why the answers may not be the whole truth; empty where they are, twice in a row."""
     for look in looks:
         doubt = _doubt_about_look(look, us)

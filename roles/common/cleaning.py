@@ -64,9 +64,10 @@ class Cleaning:
             self._carry_out(finding, dry_run=dry_run)
             for finding in cleaner.decide(nodes, looks, self._us())
         ]
-        troubles = [look.error for look in looks if look.error]
+        doubt = cleaner.doubt_about_onegate(looks, self._us()) if looks else ""
+        troubles = [doubt] if doubt else []
         troubles += [f"{one.subject}: {one.reason}" for one in lines if one.verdict == FAILED]
-        return TaskResult(tuple(lines), "; ".join(dict.fromkeys(troubles)))
+        return TaskResult(tuple(lines), "; ".join(troubles))
 
     def _us(self) -> Cleaner:
         return Cleaner(self.node, self.vm_id, self.service_id, self.system.clock.now())

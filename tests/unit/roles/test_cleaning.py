@@ -206,6 +206,14 @@ def test_onegate_that_does_not_answer_keeps_every_node_and_is_trouble(master: Ma
     assert master.tape.changes == []
 
 
+def test_an_answer_that_is_not_whole_keeps_every_node_and_is_trouble(master: Master) -> None:
+    master.onegate.forget(1)
+    result = master.clean()
+    assert set(master.verdicts(result).values()) == {"kept"}
+    assert "does not list this very VM" in result.trouble
+    assert master.tape.changes == []
+
+
 def test_onegate_that_fails_for_a_moment_is_asked_again(master: Master) -> None:
     master.onegate.fail(NoAnswer("x"), None, NoAnswer("x"))
     result = master.clean()
