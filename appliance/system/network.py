@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
@@ -15,11 +14,13 @@ from appliance.errors import CommandError, FileError
 from appliance.system.commands import Commands
 
 _PROC_SYS = Path("/proc/sys")
-_SYS_NET = Path("/sys/class/net")
-# Source: systemd-networkd's RuntimeDirectory; sd_network_link_get_network_file() reads them.
-_NETWORKD_LINKS = Path("/run/systemd/netif/links")
+# Source: RuntimeDirectory= of systemd-networkd.service; nobody has to be asked where it is missing.
+_NETWORKD_FOLDER = Path("/run/systemd/netif")
 # Source: ifup(8): link=configuration, a line each.
 _IFUPDOWN_STATE = Path("/run/network/ifstate")
+
+# Together they are every address, and each is nearer than the default route.
+DEFAULT_HALVES = ("0.0.0.0/1", "128.0.0.0/1")
 
 NETWORKD = "networkd"
 IFUPDOWN = "ifupdown"
@@ -161,13 +162,10 @@ class RealNetwork:
 
     def managers(self) -> Mapping[str, LinkManager]:
         """Tell who manages which link; what networkd manages is its alone."""
-        found = dict.fromkeys(parse_ifstate(_read(_IFUPDOWN_STATE) or ""), LinkManager(IFUPDOWN))
-        with suppress(OSError):
-            for link in sorted(path.name for path in _SYS_NET.iterdir()):
-                index = (_read(_SYS_NET / link / "ifindex") or "").strip()
-                manager = parse_networkd_link(_read(_NETWORKD_LINKS / index) or "")
-                if index and manager is not None:
-                    found[link] = manager
+        found = dict.fromkeys(parse_ifstate(_read(_IFUPDOWN_STATE)), LinkManager(IFUPDOWN))
+        if _NETWORKD_FOLDER.exists():
+            argv = ("networkctl", "--json=short", "list")
+            found |= parse_networkd(self._commands.run(argv, check=False).stdout)
         return found
 
     def read_setting(self, key: str) -> str | None:
@@ -217,18 +215,29 @@ def parse_links(documents: list[dict[str, Any]]) -> tuple[Link, ...]:
 
 
 def route_in_force(routes: Iterable[Route]) -> Route | None:
-    """Return the default route that is used."""
-    defaults = [route for route in routes if route.destination == "default"]
-    return min(defaults, key=lambda route: route.metric, default=None)
+    """Return the default route that is used: of the lowest metric, or in two halves."""
+    by_metric = sorted(routes, key=lambda route: route.metric)
+    first = {route.destination: route for route in reversed(by_metric)}
+    low, high = (first.get(half) for half in DEFAULT_HALVES)
+    if low and high and (low.gateway, low.link) == (high.gateway, high.link):
+        return low
+    return first.get("default")
 
 
-def parse_networkd_link(text: str) -> LinkManager | None:
-    """Read what networkd keeps of a link; None where it leaves the link alone."""
-    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    network_file = values.get("NETWORK_FILE", "")
-    if not network_file or values.get("ADMIN_STATE") in ("unmanaged", "pending"):
-        return None
-    return LinkManager(NETWORKD, network_file.rpartition("/")[2])
+def parse_networkd(output: str) -> dict[str, LinkManager]:
+    """Read from what `networkctl --json=short list` prints which links networkd manages.
+
+    Nothing where it is not JSON: networkd does not run.
+    """
+    try:
+        listed = json.loads(output)["Interfaces"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return {}
+    return {
+        one["Name"]: LinkManager(NETWORKD, str(one["NetworkFile"]).rpartition("/")[2])
+        for one in listed
+        if one.get("NetworkFile") and one.get("AdministrativeState") != "unmanaged"
+    }
 
 
 def parse_ifstate(text: str) -> tuple[str, ...]:
@@ -236,11 +245,11 @@ def parse_ifstate(text: str) -> tuple[str, ...]:
     return tuple(found[1] for found in re.finditer(r"^([^=\s]+)=", text, re.MULTILINE))
 
 
-def _read(path: Path) -> str | None:
+def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
+        return ""
 
 
 def _setting_path(key: str) -> Path:

@@ -12,8 +12,13 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import SocketError
-from appliance.system.network import IFUPDOWN, NETWORKD, LinkManager, parse_ifstate
-from appliance.system.network import parse_networkd_link as parse_link
+from appliance.system.network import (
+    IFUPDOWN,
+    NETWORKD,
+    LinkManager,
+    parse_ifstate,
+    parse_networkd,
+)
 from appliance.system.sockets import RealSockets
 from roles.common.nameserver import RESOLV_CONF, build_query, is_answer
 from roles.common.nodenetwork import DHCLIENT_HOOK, GIVEN, SCRIPT
@@ -106,8 +111,11 @@ def test_a_silent_port_and_a_closed_one_are_errors() -> None:
 
 
 def test_who_manages_a_link_is_read_as_the_tools_write_it() -> None:
-    state = "ADMIN_STATE=configured\nNETWORK_FILE=/run/systemd/network/10-netplan-eth0.network\n"
-    assert parse_link(state) == LinkManager(NETWORKD, "10-netplan-eth0.network")
-    assert parse_link("ADMIN_STATE=unmanaged\nOPER_STATE=routable\n") is None
-    assert parse_link("") is None
+    listed = """{"Interfaces": [
+        {"Name": "lo", "AdministrativeState": "unmanaged"},
+        {"Name": "eth0", "AdministrativeState": "configuring",
+         "NetworkFile": "/run/systemd/network/10-netplan-eth0.network"},
+        {"Name": "eth1", "AdministrativeState": "unmanaged", "NetworkFile": "/etc/x.network"}]}"""
+    assert parse_networkd(listed) == {"eth0": LinkManager(NETWORKD, "10-netplan-eth0.network")}
+    assert parse_networkd("") == parse_networkd("[]") == parse_networkd("{}") == {}
     assert parse_ifstate("lo=lo\neth0=eth0\n") == ("lo", "eth0")

@@ -98,7 +98,7 @@ class Machine:
         for route in self.network.routes():
             if route.destination == "default" and route.gateway and route.link:
                 self.network.remove_default_route(route.gateway, route.link)
-        if self.files.state(DROP_IN):
+        if self.files.state(DROP_IN) and "/0\n" in self.files.text(DROP_IN):
             gateway = self.files.text(DROP_IN).rpartition("Gateway=")[2].strip()
             self.network.replace_default_route(IPv4Address(gateway), "eth0")
 

@@ -7,7 +7,14 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from appliance.system.network import IFUPDOWN, NETWORKD, LinkManager, Route
+from appliance.system.network import (
+    DEFAULT_HALVES,
+    IFUPDOWN,
+    NETWORKD,
+    LinkManager,
+    Route,
+    route_in_force,
+)
 from appliance.waiting import NotYet, Ready
 from roles.common.nameserver import RESOLV_CONF, AnswersQuestions, build_query, is_answer
 from roles.common.nodenetwork import (
@@ -280,6 +287,25 @@ def test_a_route_that_networkd_does_not_set_is_set_by_hand() -> None:
     machine.units.whenever_loaded(NETWORKD_UNIT, lambda: None)
     machine.run(params())
     assert machine.default_routes() == [VIP]
+
+
+def test_the_gateway_of_an_interface_does_not_come_before_that_of_the_pair() -> None:
+    machine = Machine().managed_by(NETPLAN)
+    machine.run(params(ETH0_GATEWAY="172.20.0.1"))
+    for half in DEFAULT_HALVES:
+        assert f"Destination={half}\nGateway={VIP}\n" in machine.files.text(DROP_IN)
+    machine.run(params(ETH0_GATEWAY=VIP))
+    assert f"Destination=0.0.0.0/0\nGateway={VIP}\n" in machine.files.text(DROP_IN)
+
+
+def test_the_route_in_force_is_that_of_two_halves_or_of_the_lowest_metric() -> None:
+    own, pair = IPv4Address("172.20.0.1"), IPv4Address(VIP)
+    routes = [Route("default", own, "eth0"), Route("default", pair, "eth0", 100)]
+    assert route_in_force(routes) == routes[0]
+    low, high = (Route(half, pair, "eth0") for half in DEFAULT_HALVES)
+    assert route_in_force([*routes, low]) == routes[0]
+    assert route_in_force([*routes, low, high]) == low
+    assert route_in_force([]) is None
 
 
 def test_the_drop_in_follows_the_file_of_the_link() -> None:
