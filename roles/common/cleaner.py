@@ -14,10 +14,10 @@ from enum import Enum
 from appliance.system.kubernetes import Node
 from appliance.system.onegate import Service, ServiceRole, Vm
 from roles.common.election import BLOCKED_KEY
+from roles.common.registration import NODE_NAME_KEY
+from roles.common.rke2config import VM_LABEL
 
-VM_LABEL = "oneke.opennebula.io/vm-id"
 SERVICE_LABEL = "oneke.opennebula.io/service-id"
-NODE_NAME_KEY = "ONEGATE_K8S_NODE_NAME"
 
 GRACE_S = 60.0
 """A node that stopped being Ready may come back: it is left alone for so long."""

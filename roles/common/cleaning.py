@@ -20,8 +20,6 @@ from appliance.waiting import Deadline, retry
 from roles.common import cleaner
 from roles.common.cleaner import Cleaner, Finding, Look, Verdict
 
-TASK = "clean"
-
 KEPT, DELETED, TO_DELETE, FAILED = "kept", "deleted", "to delete", "failed"
 # An extended answer costs the server 10-15 ms a VM: it is left alone for several times as long.
 _GENTLE = 3.0

@@ -11,8 +11,7 @@ from appliance.secret import Secret
 from appliance.system import System
 from appliance.system.kubernetes import Access, Node
 from appliance.system.supervisor import Admission, Answer
-
-SUPERVISOR_PORT = 9345
+from roles.common.endpoints import SUPERVISOR_PORT
 
 _RKE2 = PurePosixPath("/var/lib/rancher/rke2")
 _SERVER = "https://127.0.0.1:6443"

@@ -13,7 +13,6 @@ from roles.common.cleaner import (
     APART_S,
     GRACE_S,
     SERVICE_LABEL,
-    VM_LABEL,
     Cleaner,
     Finding,
     Look,
@@ -22,6 +21,7 @@ from roles.common.cleaner import (
     needs_onegate,
 )
 from roles.common.election import BLOCKED_KEY
+from roles.common.rke2config import VM_LABEL
 from tests.fakes import make_node
 
 NOW = 1_000_000.0

@@ -10,9 +10,10 @@ from appliance.errors import KubernetesRefused, KubernetesUnavailable, OneGateRe
 from appliance.errors import OneGateUnavailable as NoAnswer
 from appliance.role import TaskResult
 from appliance.system.kubernetes import Health
-from roles.common.cleaner import APART_S, GRACE_S, VM_LABEL
+from roles.common.cleaner import APART_S, GRACE_S
 from roles.common.cleaning import Cleaning
 from roles.common.probes import ADMIN
+from roles.common.rke2config import VM_LABEL
 from tests.fakes import (
     FakeClock,
     FakeKubernetes,
