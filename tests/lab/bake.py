@@ -31,6 +31,8 @@ FORMAT = "1"
 KEPT_IMAGES = 5
 AGENT_STEP = "80-agent.sh"
 CONTEXT_STEP = "lab-context"
+RKE2_STEP = "lab-rke2"
+RKE2_INPUTS = ("install.sh", "root", "double")
 PROJECT_INPUTS = (
     "appliance",
     "roles",
@@ -244,7 +246,11 @@ def plan_steps(repository: Path, release: Release, machine: str, kernel: str) ->
             key = layer_key(key, context.encode())
             steps.append(Step(CONTEXT_STEP, lab / "context" / "install.sh", key))
         inputs = [script.read_bytes()]
+        # RKE2 is there before the agent, so that a change of the agent does not install it again.
         if script.name == AGENT_STEP:
+            rke2 = layer_key("", hash_files(lab / "rke2", RKE2_INPUTS), _tarball_identity())
+            key = layer_key(key, rke2.encode())
+            steps.append(Step(RKE2_STEP, lab / "rke2" / "install.sh", key))
             inputs.append(wheels.encode())
         key = layer_key(key, *inputs)
         steps.append(Step(script.name, script, key))
@@ -430,10 +436,46 @@ def _stage(build: Path, step: Step, wheel_folders: Sequence[Path]) -> None:
     (build / "apt.conf").write_text(acquire_settings(dump))
     if step.name == CONTEXT_STEP:
         shutil.copytree(step.script.parent / "root", build / "context" / "root")
+    if step.name == RKE2_STEP:
+        _stage_rke2(build / "rke2", step.script.parent)
     if step.name == AGENT_STEP:
         (build / "wheels").mkdir()
         for wheel in (path for folder in wheel_folders for path in folder.glob("*.whl")):
             shutil.copy(wheel, build / "wheels")
+
+
+def _stage_rke2(build: Path, source: Path) -> None:
+    """Lay out the double of RKE2, or the tarball of the real one where `RKE2_TARBALL` names it."""
+    build.mkdir()
+    if tarball := _tarball():
+        shutil.copy(tarball, build / "rke2.tar.gz")
+        return
+    for name in ("root", "double"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source / name, build / name, ignore=ignored)
+
+
+def _tarball() -> Path | None:
+    """The real RKE2's tarball, if it is to be used.
+
+    Raises:
+        LabError: If there is none where the environment says.
+    """
+    named = os.environ.get("RKE2_TARBALL")
+    if not named:
+        return None
+    if not Path(named).is_file():
+        raise LabError(f"RKE2_TARBALL={named}: there is no such file")
+    return Path(named).resolve()
+
+
+def _tarball_identity() -> bytes:
+    """What tells one tarball from another without reading all of it; empty for the double."""
+    tarball = _tarball()
+    if tarball is None:
+        return b""
+    status = tarball.stat()
+    return f"{tarball} {status.st_size} {status.st_mtime_ns}".encode()
 
 
 def _debootstrap(root: Path, release: Release, log: Path) -> None:

@@ -58,7 +58,7 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
 def test_the_contextualization_comes_before_the_script_that_tames_it(tree: Path) -> None:
     assert list(keys(tree)) == [
         *("base", "10-packages.sh", "lab-context", "60-contextualization.sh"),
-        *("80-agent.sh", "90-clean.sh"),
+        *("lab-rke2", "80-agent.sh", "90-clean.sh"),
     ]
 
 
@@ -81,7 +81,8 @@ def test_a_changed_dependency_only_remakes_the_agents_layer_and_the_last(tree: P
 def test_a_changed_script_remakes_its_layer_and_all_above(tree: Path) -> None:
     before = keys(tree)
     (tree / "packer" / "scripts" / "60-contextualization.sh").write_text("other\n")
-    assert changed(before, keys(tree)) == ["60-contextualization.sh", "80-agent.sh", "90-clean.sh"]
+    above = ["60-contextualization.sh", "lab-rke2", "80-agent.sh", "90-clean.sh"]
+    assert changed(before, keys(tree)) == above
 
 
 def test_byte_code_does_not_count(tree: Path) -> None:

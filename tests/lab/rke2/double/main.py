@@ -1,0 +1,87 @@
+"""The command `rke2`, and the parts of the double that run as processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+from . import journal
+from .flags import render_help
+from .journal import Fatal, event, log
+from .knobs import Knobs
+
+USAGE = """NAME:
+   rke2 - Rancher Kubernetes Engine 2
+
+USAGE:
+   rke2 [global options] command [command options]
+
+COMMANDS:
+   server   Run management server
+   agent    Run node agent
+
+GLOBAL OPTIONS:
+   --debug        (logging) Turn on debug logs [$RKE2_DEBUG]
+   --help, -h     show help
+   --version, -v  print the version
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand and return the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command, rest = (given[0], given[1:]) if given else ("--help", [])
+    if command in ("--version", "-v"):
+        print(f"rke2 version {Knobs().version()[1]} (double)\ngo version go1.25.6")
+        return 0
+    if command in ("server", "agent"):
+        if rest[:1] in (["--help"], ["-h"]):
+            print(render_help(command), end="")
+            return 0
+        return run_role(command, rest)
+    if command == "apiserver":
+        from . import apiserver
+
+        return apiserver.run(rest[0])
+    if command == "ingress":
+        from . import ingress
+
+        return ingress.run(rest[0])
+    if command in ("kubectl", "crictl"):
+        from . import tools
+
+        return tools.run(command, rest)
+    print(USAGE, end="")
+    return 0 if command in ("--help", "-h", "help") else 1
+
+
+def run_role(role: str, arguments: Sequence[str]) -> int:
+    """Be a server or an agent; servers end with status 1 where the real ones do."""
+    signal.signal(signal.SIGTERM, lambda *_: _end(0))
+    signal.signal(signal.SIGINT, lambda *_: _end(0))
+    os.umask(0o022)
+    try:
+        if role == "server":
+            from . import server
+
+            server.run(arguments)
+        else:
+            from . import agent
+
+            agent.run(arguments)
+    except Fatal as error:
+        log("fatal", str(error))
+        event("process.fatal", role=role, message=str(error))
+        _end(1)
+    return 0
+
+
+def _end(status: int) -> None:
+    """End at once; threads of servers are not waited for."""
+    journal.event("process.ended", status=status)
+    sys.stdout.flush()
+    time.sleep(0.02)
+    os._exit(status)
