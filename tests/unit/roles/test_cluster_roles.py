@@ -1,0 +1,204 @@
+"""Masters, workers and storage nodes on fake machines: how they come into a cluster."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from appliance.errors import NotReady, OneGateUnavailable
+from tests.unit.roles.cluster import AGENT, CA_HASH, CONFIG, SERVER, Cloud, Machine
+
+DOWN = OneGateUnavailable("OneGate GET /service: Connection refused")
+TOKENS = ("/var/lib/oneke/server-token", "/var/lib/oneke/agent-token")
+
+
+@pytest.fixture
+def cloud() -> Cloud:
+    return Cloud()
+
+
+def founded(cloud: Cloud) -> Machine:
+    master = Machine(cloud, "master", 101)
+    master.run()
+    return master
+
+
+def test_a_single_master_founds_the_cluster_and_tells_its_siblings(cloud: Cloud) -> None:
+    master = founded(cloud)
+    assert cloud.founded == 1
+    assert master.published("READY") == "YES"
+    assert master.published("ONEGATE_K8S_MASTER") == "172.20.0.101"
+    assert master.published("ONEGATE_K8S_TOKEN").startswith(f"K10{CA_HASH}::server:")
+    assert master.published("ONEGATE_K8S_AGENT_TOKEN").startswith(f"K10{CA_HASH}::node:")
+    assert master.published("ONEKE_CLUSTER_ID") == CA_HASH
+    assert master.published("ONEGATE_K8S_NODE_NAME") == master.name
+    assert master.published("ONEGATE_HAPROXY_LB0_SERVER_HOST") == "172.20.0.101"
+    assert master.published("ONEKE_FOUNDER") == ""
+
+
+def test_the_separate_agent_token_is_another_secret(cloud: Cloud) -> None:
+    master = founded(cloud)
+    server, agent = (
+        master.published(key).rpartition(":")[2]
+        for key in ("ONEGATE_K8S_TOKEN", "ONEGATE_K8S_AGENT_TOKEN")
+    )
+    assert server
+    assert agent
+    assert server != agent
+
+
+def test_a_founder_announces_itself_before_rke2_starts(cloud: Cloud) -> None:
+    master = Machine(cloud, "master", 101)
+    seen = []
+    master.while_starting = lambda: seen.append(master.published("ONEKE_FOUNDER"))
+    with pytest.raises(NotReady):
+        master.run()
+    assert seen == ["YES"]
+
+
+def test_a_second_run_changes_nothing(cloud: Cloud) -> None:
+    master = founded(cloud)
+    assert master.run().changes == 0
+    worker = Machine(cloud, "worker", 111)
+    worker.run()
+    assert worker.run().changes == 0
+
+
+def test_a_second_master_joins_by_the_virtual_address(cloud: Cloud) -> None:
+    first = founded(cloud)
+    second = Machine(cloud, "master", 102)
+    second.run()
+    assert cloud.founded == 1
+    assert "server: https://10.2.11.86:9345" in second.files.text(CONFIG)
+    assert second.files.text(TOKENS[0]).strip() == first.published("ONEGATE_K8S_TOKEN")
+    assert second.published("ONEGATE_K8S_MASTER") == "172.20.0.102"
+
+
+def test_a_worker_gets_only_the_agent_token(cloud: Cloud) -> None:
+    first = founded(cloud)
+    worker = Machine(cloud, "worker", 111)
+    worker.run()
+    assert worker.files.text(TOKENS[1]).strip() == first.published("ONEGATE_K8S_AGENT_TOKEN")
+    secret = first.published("ONEGATE_K8S_TOKEN").rpartition(":")[2]
+    assert all(secret not in text for text in worker.files.texts().values())
+    assert worker.published("ONEGATE_HAPROXY_LB3_SERVER_PORT") == "32080"
+
+
+def test_a_worker_of_a_reference_master_falls_back_to_the_server_token(cloud: Cloud) -> None:
+    first = founded(cloud)
+    first.onegate.update({"ONEGATE_K8S_AGENT_TOKEN": "", "ONEKE_CLUSTER_ID": ""})
+    worker = Machine(cloud, "worker", 111)
+    worker.run()
+    assert worker.files.text(TOKENS[1]).strip() == first.published("ONEGATE_K8S_TOKEN")
+
+
+def test_a_storage_node_is_labelled_and_stands_behind_no_balancer(cloud: Cloud) -> None:
+    founded(cloud)
+    storage = Machine(cloud, "storage", 121)
+    storage.run()
+    config = storage.files.text(CONFIG)
+    assert "node.longhorn.io/create-default-disk=true:NoSchedule" in config
+    assert "oneke.opennebula.io/vm-id=121" in config
+    assert storage.published("ONEGATE_HAPROXY_LB3_SERVER_PORT") == ""
+    assert storage.published("ONEGATE_K8S_NODE_NAME") == storage.name
+
+
+def test_after_a_reboot_without_onegate_everything_runs_again(cloud: Cloud) -> None:
+    nodes = [founded(cloud), Machine(cloud, "worker", 111)]
+    nodes[1].run()
+    for node in nodes:
+        node.restart()
+        node.onegate.go_down(DOWN)
+        node.run()
+    assert nodes[0].units.show(SERVER).is_active
+    assert nodes[1].units.show(AGENT).is_active
+    assert cloud.founded == 1
+
+
+def test_a_founder_that_was_cut_goes_on_and_founds_only_once(cloud: Cloud) -> None:
+    master = Machine(cloud, "master", 101)
+    master.while_starting = lambda: None
+    with pytest.raises(NotReady):
+        master.run()
+    tokens = [master.files.text(path) for path in TOKENS]
+    master.while_starting = None
+    master.restart()
+    master.run()
+    assert cloud.founded == 1
+    assert master.files.text(TOKENS[1]) == tokens[1]
+    assert tokens[0].strip() in master.files.text(TOKENS[0])
+
+
+def test_a_founder_is_not_restarted_when_its_settings_name_the_supervisor(cloud: Cloud) -> None:
+    master = founded(cloud)
+    assert "server: https://10.2.11.86:9345" in master.files.text(CONFIG)
+    assert [one for one in master.tape.changes if one.startswith("units.")] == [
+        f"units.start {SERVER}"
+    ]
+
+
+def test_other_parameters_restart_rke2_without_waiting_for_it(cloud: Cloud) -> None:
+    from tests.unit.appliance.machine import ONE_ENV
+
+    master = founded(cloud)
+    text = master.files.text(ONE_ENV) + 'export ONEAPP_K8S_EXTRA_SANS="api.example.org"\n'
+    master.files.put(ONE_ENV, text)
+    master.run()
+    assert f"units.restart {SERVER}" in master.tape.changes
+
+
+def test_what_keeps_rke2_from_coming_up_is_told_everywhere(cloud: Cloud) -> None:
+    founded(cloud)
+    worker = Machine(cloud, "worker", 111)
+    worker.while_starting = lambda: worker.say(
+        AGENT,
+        'time="2026-08-20T10:00:00Z" level=error msg="failed to retrieve configuration from server:'
+        ' https://10.2.11.86:9345/v1-rke2/config: 401 Unauthorized"',
+    )
+    with pytest.raises(NotReady, match="refuses the join token"):
+        worker.run()
+    assert worker.published("ONEKE_STATE") == "FAILED"
+    assert "refuses the join token" in worker.published("ONEKE_ERROR")
+    assert any("refuses the join token" in line for line in worker.told)
+
+
+def test_a_node_whose_name_is_taken_says_so_and_takes_it_back_later(cloud: Cloud) -> None:
+    founded(cloud)
+    worker = Machine(cloud, "worker", 111)
+    worker.while_starting = lambda: worker.say(
+        AGENT, 'level=error msg="Node password rejected, duplicate hostname or contents of ..."'
+    )
+    with pytest.raises(NotReady):
+        worker.run()
+    assert worker.published("ONEKE_BLOCKED_BY") == worker.name
+    worker.while_starting = None
+    worker.units.words.clear()
+    worker.restart()
+    worker.run()
+    assert worker.published("ONEKE_BLOCKED_BY") == ""
+
+
+def test_the_name_of_a_node_is_pinned_when_it_joins(cloud: Cloud) -> None:
+    master = founded(cloud)
+    state = json.loads(master.files.text("/var/lib/oneke/cluster.json"))
+    assert state["node_name"] == master.name
+    assert state["kind"] == "founder"
+    assert state["is_member"] is True
+
+
+def test_no_token_is_seen_by_anyone_who_may_not(cloud: Cloud) -> None:
+    nodes = [founded(cloud), Machine(cloud, "master", 102), Machine(cloud, "worker", 111)]
+    for node in nodes[1:]:
+        node.run()
+    secrets = {
+        nodes[0].published(key).rpartition(":")[2]
+        for key in ("ONEGATE_K8S_TOKEN", "ONEGATE_K8S_AGENT_TOKEN")
+    }
+    for node in nodes:
+        told = "\n".join([*node.told, repr(node.log.lines), repr(node.commands.ran)])
+        assert not [secret for secret in secrets if secret in told]
+        for path, kept in node.files.kept.items():
+            if any(secret in kept.data.decode() for secret in secrets):
+                assert kept.mode == 0o600, path
+                assert "journal" not in path.name
