@@ -6,8 +6,12 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from tests.lab.basics import LabError
+
+Generation = Literal["current", "1.24"]
+"""Of which templates a context is: those of today, or those of the 1.24 appliances."""
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -91,7 +95,12 @@ def vnf_context(index: int, service_id: int | None) -> dict[str, str]:
     public, private = vnf_addresses(index)
     values = common_context(service_id)
     values |= nic_context(0, PUBLIC, public) | nic_context(1, PRIVATE, private)
-    values |= {
+    return values | gateway_inputs()
+
+
+def gateway_inputs() -> dict[str, str]:
+    """What today's templates give a gateway."""
+    values = {
         "ONEAPP_VROUTER_ETH0_VIP0": PUBLIC_VIP,
         "ONEAPP_VROUTER_ETH1_VIP0": PRIVATE_VIP,
         "ONEAPP_VNF_HAPROXY_ENABLED": "YES",
@@ -106,6 +115,84 @@ def vnf_context(index: int, service_id: int | None) -> dict[str, str]:
         values[f"ONEAPP_VNF_HAPROXY_LB{number}_IP"] = "<ETH0_EP0>"
         values[f"ONEAPP_VNF_HAPROXY_LB{number}_PORT"] = str(port)
     return values
+
+
+def role_context(role: str, generation: Generation = "current") -> dict[str, str]:
+    """Context of a VM of a role, but for VMID and what its NICs are given.
+
+    Templates of the 1.24 generation give all VMs the same. Source: the recordings 001 and 002 of
+    OneGate.
+    """
+    if generation == "1.24":
+        return common_context(None) | _INPUTS_1_24
+    inputs = {
+        "ONEAPP_VROUTER_ETH0_VIP0": PUBLIC_VIP,
+        "ONEAPP_VROUTER_ETH1_VIP0": PRIVATE_VIP,
+        **(_vnf_inputs() if role == "vnf" else _NODE_INPUTS),
+        **_ROLE_INPUTS.get(role, {}),
+    }
+    return common_context(None) | inputs
+
+
+def _vnf_inputs() -> dict[str, str]:
+    """The gateway answers for ep0.eth0.vr, which nodes join under."""
+    return gateway_inputs() | {
+        "ONEAPP_VNF_DNS_ENABLED": "YES",
+        "ONEAPP_VNF_DNS_INTERFACES": "eth1",
+        "ONEAPP_VNF_DNS_NAMESERVERS": "10.2.11.1",
+    }
+
+
+_INPUTS_1_24 = {
+    "ONEAPP_K8S_EXTRA_SANS": "localhost,127.0.0.1,k8s.yourdomain.it",
+    "ONEAPP_K8S_LOADBALANCER_CONFIG": "",
+    "ONEAPP_K8S_LOADBALANCER_RANGE": "172.20.0.87-172.20.0.88",
+    "ONEAPP_STORAGE_DEVICE": "/dev/vdb",
+    "ONEAPP_STORAGE_FILESYSTEM": "xfs",
+    "ONEAPP_VNF_HAPROXY_CONFIG": "",
+    "ONEAPP_VNF_HAPROXY_INTERFACES": "eth0",
+    "ONEAPP_VNF_HAPROXY_LB0_IP": PUBLIC_VIP,
+    "ONEAPP_VNF_HAPROXY_LB0_PORT": "9345",
+    "ONEAPP_VNF_HAPROXY_LB1_IP": PUBLIC_VIP,
+    "ONEAPP_VNF_HAPROXY_LB1_PORT": "6443",
+    "ONEAPP_VNF_HAPROXY_LB2_IP": PUBLIC_VIP,
+    "ONEAPP_VNF_HAPROXY_LB2_PORT": "443",
+    "ONEAPP_VNF_HAPROXY_LB3_IP": PUBLIC_VIP,
+    "ONEAPP_VNF_HAPROXY_LB3_PORT": "80",
+    "ONEAPP_VNF_HAPROXY_REFRESH_RATE": "30",
+    "ONEAPP_VNF_KEEPALIVED_VRID": "1",
+    "ONEAPP_VNF_NAT4_ENABLED": "YES",
+    "ONEAPP_VNF_NAT4_INTERFACES_OUT": "eth0",
+    "ONEAPP_VNF_ROUTER4_ENABLED": "YES",
+    "ONEAPP_VNF_ROUTER4_INTERFACES": "eth0,eth1",
+    "ONEAPP_VROUTER_ETH0_VIP0": PUBLIC_VIP,
+    "ONEAPP_VROUTER_ETH1_VIP0": PRIVATE_VIP,
+}
+_NODE_INPUTS = {
+    "ONEAPP_RKE2_SUPERVISOR_EP": "ep0.eth0.vr:9345",
+    "ONEAPP_K8S_CONTROL_PLANE_EP": "ep0.eth0.vr:6443",
+}
+_ROLE_INPUTS = {
+    "master": {
+        "ONEAPP_K8S_EXTRA_SANS": "localhost,127.0.0.1,ep0.eth0.vr",
+        "ONEAPP_K8S_CNI_PLUGIN": "cilium",
+        "ONEAPP_K8S_LONGHORN_ENABLED": "YES",
+        "ONEAPP_K8S_METALLB_ENABLED": "NO",
+        "ONEAPP_K8S_MULTUS_ENABLED": "NO",
+        "ONEAPP_K8S_TRAEFIK_ENABLED": "YES",
+    },
+    "worker": {
+        "ONEAPP_VNF_HAPROXY_LB2_IP": "<ETH0_EP0>",
+        "ONEAPP_VNF_HAPROXY_LB2_PORT": "443",
+        "ONEAPP_VNF_HAPROXY_LB3_IP": "<ETH0_EP0>",
+        "ONEAPP_VNF_HAPROXY_LB3_PORT": "80",
+    },
+    "storage": {
+        "ONEAPP_K8S_LONGHORN_ENABLED": "YES",
+        "ONEAPP_STORAGE_DEVICE": "/dev/vdb",
+        "ONEAPP_STORAGE_FILESYSTEM": "xfs",
+    },
+}
 
 
 def override(context: Mapping[str, str], changes: Mapping[str, object]) -> dict[str, str]:

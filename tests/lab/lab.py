@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -15,13 +15,16 @@ from tests.lab.box import STATE
 from tests.lab.context import (
     PRIVATE,
     PUBLIC,
+    Generation,
     context_text,
+    mac_of,
     nic_attributes,
     override,
     vnf_addresses,
     vnf_context,
 )
 from tests.lab.disk import Disk
+from tests.lab.driver import NodeDriver
 from tests.lab.network import (
     ONEGATE_ADDRESS,
     ONEGATE_PORT,
@@ -31,10 +34,17 @@ from tests.lab.network import (
     Switch,
 )
 from tests.lab.node import Bind, Node
-from tests.lab.onegate.control import Control
+from tests.lab.oneflow.control import FlowControl
+from tests.lab.service import Service, node_name, service_template
 
 BOTH_NICS = (("eth0", "public"), ("eth1", "private"))
 PRIVATE_NIC = (("eth0", "private"),)
+
+LEASES = {PUBLIC: "10.2.11.200", PRIVATE: "172.20.0.100"}
+"""First of the 50 addresses of each network that VMs of a service get, in turn."""
+
+FRONT_END_PACE = {"schedule_s": 0.2, "notice_s": 2.0, "cooldown_s": 3.0}
+"""A front-end with nothing else to do; see `tests.lab.oneflow.machines.Pace`."""
 
 
 class Lab:
@@ -43,7 +53,7 @@ class Lab:
     Attributes:
         image: What nodes boot from.
         nodes: The nodes, by name.
-        onegate: Client of the OneGate emulator.
+        onegate: Client of the OneGate and OneFlow emulator.
     """
 
     def __init__(self, image: Image | None = None, *, onegate_version: str = "7.4") -> None:
@@ -57,8 +67,9 @@ class Lab:
         self._image = image
         self._version = onegate_version
         self._socket = STATE / "onegate.sock"
-        self.onegate = Control(self._socket)
+        self.onegate = FlowControl(self._socket)
         self._service_id: int | None = None
+        self._driver: NodeDriver | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -81,6 +92,7 @@ class Lab:
             self._emulator = self._start_onegate()
             stack.callback(self._emulator.stop)
             self.onegate.wait_until_up(20)
+            self._set_up_cloud()
             self._stack = stack.pop_all()
         return self
 
@@ -91,6 +103,8 @@ class Lab:
         trace: TracebackType | None,
     ) -> None:
         """Take everything down."""
+        if self._driver is not None:
+            self._driver.stop()
         self._stack.close()
         self.nodes.clear()
 
@@ -109,6 +123,59 @@ class Lab:
         """Make the service that VMs are added to from now on, and return its id."""
         self._service_id = self.onegate.add_service(name=name, roles=list(roles))
         return self._service_id
+
+    def service(
+        self,
+        *,
+        vnf: int = 1,
+        master: int = 1,
+        worker: int = 1,
+        storage: int = 1,
+        generation: Generation = "current",
+        role_contexts: Mapping[str, Mapping[str, object]] | None = None,
+        disks: Callable[[], Sequence[Disk]] = lambda: [Disk()],
+        agent: bool = True,
+        report_ready_early: bool = False,
+        **overrides: object,
+    ) -> Service:
+        """Instantiate a service through OneFlow; its nodes boot by themselves, none is waited for.
+
+        Args:
+            vnf: How many gateways.
+            master: How many masters.
+            worker: How many workers.
+            storage: How many storage nodes.
+            generation: Whose templates.
+            role_contexts: Context keys of single roles to set, or to take away where None.
+            disks: Makes the disks of a new storage node.
+            agent: See `node`.
+            report_ready_early: See `node`.
+            overrides: Context keys of all roles to set, or to take away where the value is None.
+        """
+        if self._driver is not None:
+            raise LabError("there is a service already: its nodes have the names of another's")
+
+        def make_node(machine: Mapping[str, Any]) -> Node:
+            is_storage = machine["role"] == "storage"
+            return self.node(
+                node_name(machine["name"]),
+                context=machine["context"],
+                token=machine["token"],
+                nics=_nics(machine["networks"]),
+                disks=disks() if is_storage else (),
+                report_ready_early=report_ready_early,
+                agent=agent,
+                start=False,
+            )
+
+        self._driver = NodeDriver(self.onegate, make_node)
+        self._driver.start()
+        roles = {"vnf": vnf, "master": master, "worker": worker, "storage": storage}
+        template = service_template(
+            roles, generation=generation, context=overrides, role_contexts=role_contexts
+        )
+        self._service_id = self.onegate.instantiate(template)
+        return Service(self._service_id, self.onegate, self._driver)
 
     # --- machines ---------------------------------------------------------------------------
 
@@ -146,7 +213,7 @@ class Lab:
         Returns:
             The node, with `vm_id` and `token` set where they are known.
         """
-        if name in self.nodes:
+        if name in self.nodes and not self.nodes[name].is_closed:
             raise LabError(f"there is a node {name} already")
         values = dict(context or {})
         vm_id = int(values["VMID"]) if values.get("VMID", "").isdigit() else None
@@ -246,12 +313,33 @@ class Lab:
         parts += [_request_line(request) for request in self.onegate.requests()[-20:]]
         return "\n".join(parts)
 
+    def _set_up_cloud(self) -> None:
+        for network, first_ip in LEASES.items():
+            attributes = {
+                "NETWORK_ADDRESS": str(network.subnet.network_address),
+                "NETWORK_MASK": str(network.subnet.netmask),
+                "GATEWAY": network.gateway,
+                "DNS": network.dns,
+            }
+            self.onegate.add_network(
+                network.name,
+                first_ip=first_ip,
+                first_mac=mac_of(first_ip),
+                size=50,
+                attributes=attributes,
+            )
+        self.onegate.set_pace(**FRONT_END_PACE)
+
     def _start_onegate(self) -> Process:
         return self.internet.start(
             *("-m", "tests.lab.onegate", "--listen", f"{ONEGATE_ADDRESS}:{ONEGATE_PORT}"),
             *("--control", str(self._socket), "--version", self._version),
             what="OneGate",
         )
+
+
+def _nics(networks: Sequence[str]) -> list[tuple[str, str]]:
+    return [(f"eth{index}", name.lower()) for index, name in enumerate(networks)]
 
 
 def _text(values: Mapping[str, str]) -> str:

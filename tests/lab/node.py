@@ -129,6 +129,11 @@ class Node:
         for disk in disks:
             self.plug_disk(disk)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether its disk is gone."""
+        return not self._folder.exists()
+
     # --- power ------------------------------------------------------------------------------
 
     @property
@@ -171,7 +176,7 @@ class Node:
         """Cut its power and forget its disk; a second time nothing happens."""
         if self.is_running:
             self.kill()
-        if not self._folder.exists():
+        if self.is_closed:
             return
         wait_until(
             lambda: run(["umount", str(self.root)], check=False).returncode == 0,
