@@ -11,8 +11,6 @@ from appliance.role import StatusLine
 from appliance.secret import Secret
 from roles.common import clusterstate as kept
 from roles.common.clusternode import (
-    JOIN_TIMEOUT_S,
-    START_TIMEOUT_S,
     WORDS_S,
     ClusterNodeParams,
     PinnedNode,
@@ -146,14 +144,16 @@ class AgentBootstrap:
     def _enter(self) -> Decision:
         found = self._token()
         if isinstance(found, Hold):
-            return (), Pause(_TOKEN, found.reason, JOIN_TIMEOUT_S)
+            return (), Pause(_TOKEN, found.reason, self.model.params.rke2.join_timeout)
         supervisor = self.model.node.endpoints.supervisor
         server = str(supervisor) if supervisor else f"{found.master}:{SUPERVISOR_PORT}"
         if supervisor is None and not found.master:
             said = f"VM {found.vm_id} publishes no address, and there is no virtual address"
-            return (), Pause(_TOKEN, said, JOIN_TIMEOUT_S)
+            return (), Pause(_TOKEN, said, self.model.params.rke2.join_timeout)
         if self.model.supervisor_trouble and not is_up(UNIT, self.facts):
-            return (), Pause(_SUPERVISOR, self.model.supervisor_trouble, JOIN_TIMEOUT_S)
+            return (), Pause(
+                _SUPERVISOR, self.model.supervisor_trouble, self.model.params.rke2.join_timeout
+            )
         node_name = self.model.node.node_name
         state = replace(self.model.state, node_name=node_name, kind=JOINED, server=server)
         password = Secret(password_of(found.token.reveal()))
@@ -184,10 +184,12 @@ class AgentBootstrap:
         model, found = self.model, self._diagnosis()
         if not is_up(UNIT, self.facts):
             blocked = plan_blocked(model.node.node_name, found, self.facts)
-            return (*actions, *blocked), pause_for_rke2(_RKE2, found, START_TIMEOUT_S)
+            return (*actions, *blocked), pause_for_rke2(
+                _RKE2, found, self.model.params.rke2.start_timeout
+            )
         line = describe_node(model.node.node_name, model.seen)
         if not line.is_well:
-            return actions, Pause(_RKE2, line.state, START_TIMEOUT_S)
+            return actions, Pause(_RKE2, line.state, self.model.params.rke2.start_timeout)
         values = model.published_values()
         publish, pause = plan_publication(values, model.params, self.facts)
         published = state.published if pause else digest_of_values(values)

@@ -48,10 +48,6 @@ from roles.common.rke2params import BalancerParams, Rke2Params, VipParams
 
 WORDS_S = 90.0
 ONEGATE_TIMEOUT_S = 900.0
-JOIN_TIMEOUT_S = 1800.0
-"""How long others may take until this node can join."""
-START_TIMEOUT_S = 900.0
-"""How long RKE2 may take until it serves."""
 _FINAL_TIMEOUT_S = 60.0
 _BY_ADDRESS = "server"
 

@@ -59,6 +59,8 @@ class Rke2Params:
     join_token: Secret | None
     join_hash: str | None
     publish_kubeconfig: bool
+    join_timeout: float
+    start_timeout: float
 
 
 class NodeParams(Protocol):

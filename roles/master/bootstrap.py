@@ -11,8 +11,6 @@ from appliance.plan import Action, GiveUp, Pause, Plan, Stage
 from appliance.secret import Secret
 from roles.common import clusterstate as kept
 from roles.common.clusternode import (
-    JOIN_TIMEOUT_S,
-    START_TIMEOUT_S,
     Rke2Settings,
     diagnose_unit,
     digest_of_values,
@@ -74,12 +72,16 @@ class Bootstrap:
         decision = self._server_decision()
         if isinstance(decision, Announce):
             said = "announced in OneGate that this VM founds the cluster; reading it back"
-            return (Publish(((FOUNDER_KEY, "YES"),)),), Pause(_TURN, said, JOIN_TIMEOUT_S)
+            return (Publish(((FOUNDER_KEY, "YES"),)),), Pause(
+                _TURN, said, self.model.params.rke2.join_timeout
+            )
         if isinstance(decision, Retract):
             said = f"VM {decision.other} announced to found the cluster too, and goes first"
-            return (Publish(((FOUNDER_KEY, ""),)),), Pause(_TURN, said, JOIN_TIMEOUT_S)
+            return (Publish(((FOUNDER_KEY, ""),)),), Pause(
+                _TURN, said, self.model.params.rke2.join_timeout
+            )
         if isinstance(decision, Hold):
-            return (), Pause(_TURN, decision.reason, JOIN_TIMEOUT_S)
+            return (), Pause(_TURN, decision.reason, self.model.params.rke2.join_timeout)
         if isinstance(decision, Hopeless):
             return (), GiveUp(_TURN, decision.reason, decision.hint)
         return self._found() if isinstance(decision, Found) else self._join(decision)
@@ -110,9 +112,11 @@ class Bootstrap:
         server = str(supervisor) if supervisor else f"{join.master}:{SUPERVISOR_PORT}"
         if supervisor is None and not join.master:
             said = f"VM {join.vm_id} publishes no address, and there is no virtual address"
-            return (), Pause(_TURN, said, JOIN_TIMEOUT_S)
+            return (), Pause(_TURN, said, self.model.params.rke2.join_timeout)
         if self.model.supervisor_trouble:
-            return (), Pause(_SUPERVISOR, self.model.supervisor_trouble, JOIN_TIMEOUT_S)
+            return (), Pause(
+                _SUPERVISOR, self.model.supervisor_trouble, self.model.params.rke2.join_timeout
+            )
         tokens: list[Action] = [secret_file(kept.SERVER_TOKEN, join.token)]
         model = self.model
         if join.agent_token is not None:
@@ -182,7 +186,7 @@ class Bootstrap:
         return diagnose_unit(UNIT, self.facts, self.model.words)
 
     def _pause_for_rke2(self) -> Pause:
-        return pause_for_rke2(_RKE2, self._diagnosis(), START_TIMEOUT_S)
+        return pause_for_rke2(_RKE2, self._diagnosis(), self.model.params.rke2.start_timeout)
 
     def _pause(self, reason: str) -> Pause:
-        return Pause(_RKE2, reason, START_TIMEOUT_S)
+        return Pause(_RKE2, reason, self.model.params.rke2.start_timeout)
