@@ -2,13 +2,14 @@
 
 The model holds one to four masters and what is between them. A state of it is
 
-- of each VM what OneGate tells (whether it is listed, leaves, what it published) and what its disk
-  keeps (that it has begun to found; its etcd data, which name the cluster by its founder's id);
+- of each VM what OneGate tells (whether it is listed, leaves, what it published), what RKE2 was
+  started for and has not done yet, and the etcd data on its disk, which name the cluster by its
+  founder's id;
 - of the agent on it the one thing it is about to do. It looks at OneGate, decides with
   `decide_server`, and carries the decision out in steps of their own: publish the intent, take it
-  back, note on the disk that founding has begun, start RKE2, publish the cluster. Between any two
-  steps everything else may happen, so that it acts on what it saw however long ago. What it
-  published itself it sees at its next look.
+  back, start RKE2, publish the cluster. Between any two steps everything else may happen, so that
+  it acts on what it saw however long ago. What it published itself it sees at its next look. While
+  RKE2 runs to found, and once there is data, it does not ask again.
 
 What else may happen, at any time and again and again: an agent or a whole VM stops anywhere and
 begins anew with what its disk holds; RKE2 that was begun goes on without the agent and gets to its
@@ -59,7 +60,7 @@ from roles.common.election import (
 # What a VM is to OpenNebula.
 SPARE, LATE, LISTED, LEAVING, DYING, GONE = range(6)
 # What an agent is about to do; looking is what it does when there is nothing else.
-LOOK, ANNOUNCE, RETRACT, BEGIN_TO_FOUND, JOIN = range(5)
+LOOK, ANNOUNCE, RETRACT, FOUND, JOIN = range(5)
 NOTHING = -1
 
 
@@ -88,8 +89,7 @@ class Machine(NamedTuple):
         life: What it is to OpenNebula; LEAVING is not counted any more, DYING still is.
         founder: Whether OneGate holds its intent to found.
         cluster: The cluster that OneGate holds for it; 0 for none.
-        began: Whether its disk says that it has begun to found.
-        runs: Whether RKE2 was started to found and has no data yet.
+        runs: The cluster that RKE2 was started to found or join, without data yet; 0 for none.
         data: The cluster whose etcd data is on its disk; 0 for none.
         does: What the agent is about to do.
         joins: Which cluster, if it is to join.
@@ -101,8 +101,7 @@ class Machine(NamedTuple):
     life: int
     founder: bool = False
     cluster: int = 0
-    began: bool = False
-    runs: bool = False
+    runs: int = 0
     data: int = 0
     does: int = LOOK
     joins: int = 0
@@ -134,7 +133,7 @@ class Scene:
         slow_updates: Whether an update that seems to have failed may be stored later.
         torn: Whether an answer is gathered VM by VM.
         failing: Whether agents may give up for a while; those behind them join first then.
-        keeps: Whether a node that has begun to found keeps that on its disk, and never asks again.
+        keeps: Whether an agent knows that RKE2 was started to found, and does not ask again.
         joins_silently: Whether a node that joins has data for a while before it publishes whose.
     """
 
@@ -258,12 +257,14 @@ class Steps:
                 f"has its update stored at last ({machine.late})",
                 machine._replace(founder=bool(machine.late), late=NOTHING),
             )
-        if machine.runs:
-            yield "has etcd data now", machine._replace(runs=False, data=vm_id)
+        if machine.runs and _is_there(world, vm_id, machine.runs):
+            is_silent = self.scene.joins_silently or machine.runs == vm_id
+            says = machine.cluster if is_silent else machine.runs
+            yield "has data now", machine._replace(runs=0, data=machine.runs, cluster=says)
         if (machine.does, machine.looks) != (LOOK, None):
             yield "has its agent cut", machine._replace(does=LOOK, looks=None)
         if machine.runs or (machine.does, machine.looks) != (LOOK, None):
-            yield "is rebooted", machine._replace(does=LOOK, looks=None, runs=False)
+            yield "is rebooted", machine._replace(does=LOOK, looks=None, runs=0)
 
     def _agent(self, world: World, vm_id: int, machine: Machine) -> Iterator[tuple[str, Machine]]:
         """Yield the next step of its agent, in each way it may go."""
@@ -273,10 +274,10 @@ class Steps:
         elif machine.data:
             # A machine with etcd data never founds or joins again.
             if machine.cluster != machine.data:
-                yield f"publishes cluster {machine.data}", idle._replace(cluster=machine.data)
-        elif machine.began:
-            if not machine.runs:
-                yield "starts RKE2 to found", idle._replace(runs=True)
+                told = idle._replace(cluster=machine.data, founder=False)
+                yield f"publishes cluster {machine.data}", told
+        elif machine.runs == vm_id and self.scene.keeps:
+            return
         elif machine.does == LOOK:
             yield from self._look(world, vm_id, machine)
         elif machine.does in (ANNOUNCE, RETRACT):
@@ -285,15 +286,10 @@ class Steps:
             yield verb, idle._replace(founder=value)
             if self.scene.slow_updates and machine.late == NOTHING:
                 yield f"{verb}, which seems to fail", idle._replace(late=int(value))
-        elif machine.does == BEGIN_TO_FOUND:
-            if self.scene.keeps:
-                yield "begins to found", idle._replace(began=True)
-            elif not machine.runs:
-                yield "starts RKE2 to found", idle._replace(runs=True)
+        elif machine.does == FOUND:
+            yield "starts RKE2 to found", idle._replace(runs=vm_id)
         elif machine.does == JOIN:
-            serves = any(other.data == machine.joins for other in world.machines)
-            says = 0 if self.scene.joins_silently else machine.joins
-            yield "joins", idle._replace(data=machine.joins, cluster=says) if serves else idle
+            yield "starts RKE2 to join", idle._replace(runs=machine.joins)
 
     def _look(self, world: World, vm_id: int, machine: Machine) -> Iterator[tuple[str, Machine]]:
         view = machine.looks or self._list(world)
@@ -325,6 +321,11 @@ class Steps:
         return View(tuple(vm_id for vm_id, _ in known), cardinality, ())
 
 
+def _is_there(world: World, vm_id: int, cluster: int) -> bool:
+    """Say whether there is anybody to join; who founds needs nobody."""
+    return cluster == vm_id or any(machine.data == cluster for machine in world.machines)
+
+
 def _with_decision(machine: Machine, decision: ServerDecision) -> Machine:
     machine = machine._replace(looks=None)
     match decision:
@@ -333,7 +334,7 @@ def _with_decision(machine: Machine, decision: ServerDecision) -> Machine:
         case Retract():
             return machine._replace(does=RETRACT)
         case Found():
-            return machine._replace(does=BEGIN_TO_FOUND)
+            return machine._replace(does=FOUND)
         case Join(token=token):
             cluster = int(token.reveal().removeprefix("K10").partition("::")[0], 16)
             return machine._replace(does=JOIN, joins=cluster)
@@ -362,7 +363,7 @@ def wrong_in(world: World) -> str:
     founders = [
         at + 1
         for at, machine in enumerate(world.machines)
-        if machine.began or machine.runs or machine.data == at + 1
+        if at + 1 in (machine.runs, machine.data)
     ]
     if len(founders) > 1:
         return f"VMs {founders} found a cluster each"
@@ -378,8 +379,8 @@ def calmed(world: World) -> World:
             return Machine(GONE)
         if machine.late != NOTHING:
             machine = machine._replace(founder=bool(machine.late), late=NOTHING)
-        if machine.runs:
-            machine = machine._replace(runs=False, data=at + 1)
+        if machine.runs and _is_there(world, at + 1, machine.runs):
+            machine = machine._replace(runs=0, data=machine.runs)
         return machine._replace(life=LISTED) if machine.life == LATE else machine
 
     return World(tuple(calm(*one) for one in enumerate(world.machines)), 0)
@@ -477,17 +478,15 @@ SCENES = {
     "four, one removed, all give up at times": Scene(4, removals=1, failing=True),
     "a lower id that nobody knew of": Scene(2, late=1, lying=True),
     "the same with torn answers": Scene(2, late=1, lying=True, torn=True),
-    "three that come in turn, slow, and give up": Scene(
-        3, late=2, lying=True, slow_updates=True, failing=True
-    ),
+    "three that come in turn, slow": Scene(3, late=2, lying=True, slow_updates=True),
     "three that come in turn, one removed": Scene(3, late=2, removals=1, lying=True),
-    "four that come in turn, and give up": Scene(4, late=3, lying=True, failing=True),
+    "four that come in turn": Scene(4, late=3, lying=True),
 }
 
 
 @pytest.mark.parametrize("scene", SCENES.values(), ids=list(SCENES))
 def test_there_is_one_founder_at_most_and_all_come_to_serve_its_cluster(scene: Scene) -> None:
-    assert visit(scene) >= 8
+    assert visit(scene) >= 7
 
 
 @pytest.mark.parametrize(
