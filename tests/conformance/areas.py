@@ -49,7 +49,9 @@ from roles.vnf.keepalived import SYNC_GROUP, VrrpInstance, build_vrrp
 from roles.vnf.nat import build_forwarding, build_nat, is_router
 from roles.vnf.params import VnfParams
 from roles.vnf.watcher import follows, uses_leases
+from tests.conformance.cleaning import decide_cleaner
 from tests.conformance.documents import leases_of, service_id_of, service_of
+from tests.conformance.nodenetwork import decide_node_network
 from tests.conformance.vectors import Inputs
 
 _ROLE = "vnf"
@@ -367,6 +369,8 @@ AREAS: Mapping[str, Area] = {
     "nat4": Area(decide_nat4, _normal_nat4),
     "router4": Area(decide_router4),
     "external_ipv4s": Area(decide_external_ipv4s),
+    "node_network": Area(decide_node_network),
+    "cleaner": Area(decide_cleaner, lambda decision: in_any_order(decision["delete"])),
 }
 
 NOT_DUE: Mapping[str, str] = {
@@ -374,10 +378,8 @@ NOT_DUE: Mapping[str, str] = {
     "metallb": "an add-on, not built yet",
     "oneke_endpoints": "needs the cluster roles",
     "node_config": "needs the cluster roles",
-    "node_network": "needs the cluster roles",
     "backend_registration": "needs the cluster roles",
     "detect_node": "needs the cluster roles",
-    "cleaner": "an add-on, not built yet",
 }
 
 NOT_APPLYING: Mapping[str, str] = {

@@ -41,6 +41,10 @@ _UNSEEN = """\
 - **Servers that were known stay** while OneGate fails, or leaves VMs out of an answer that is not
   whole. The reference removes the server of every VM that it could not read once, and keeps all of
   them where the last VM is gone.
+- **A node is deleted with care**: only one that carries the label of its VM, that two complete
+  answers of OneGate in a row do not know, and that is not Ready; of servers only one at a time, and
+  none that etcd's quorum can not do without. The reference deletes every node with a name of its
+  own that no VM publishes at that moment.
 - **keepalived can be switched off** (`ONEAPP_VNF_KEEPALIVED_ENABLED=NO`) and does not run without a
   virtual address to hold. The reference always runs it, with an empty group if need be.
 - **The packet filter is nftables** with one table of the agent's own, the reference's are chains of

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tests.conformance.rules import cleaning
 from tests.conformance.vectors import Inputs
 
 _KEEPALIVED = "ONEAPP_VNF_KEEPALIVED_"
@@ -31,6 +32,7 @@ _BASES: Mapping[str, Mapping[str, str]] = {
     "haproxy": _NICS | _VIP | _SERVED | {"ONEAPP_VNF_HAPROXY_ENABLED": "YES"},
     "nat4": _NICS | {"ONEAPP_VNF_NAT4_ENABLED": "YES", "ONEAPP_VNF_NAT4_INTERFACES_OUT": "eth0"},
     "router4": _NICS | {"ONEAPP_VNF_ROUTER4_ENABLED": "YES"},
+    "node_network": {"ONEAPP_VROUTER_ETH1_VIP0": "10.77.0.200"},
 }
 _LISTS = {
     "interfaces": "",
@@ -78,6 +80,9 @@ _CHANGES: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("nat4", "forward-reading"): {_FORWARD: "8443:<ETH1_IP0>:443"},
     ("nat4", "switch-words"): {"ONEAPP_VNF_NAT4_ENABLED": "true"},
     ("router4", "switch-words"): {"ONEAPP_VNF_ROUTER4_ENABLED": "on"},
+    ("node_network", "unclear-switch"): {"ONEAPP_VNF_DNS_ENABLED": "maybe"},
+    ("node_network", "gateway-out-of-reach"): {"ETH0_IP": "198.51.100.10"},
+    ("node_network", "address-text"): {"ONEAPP_VROUTER_ETH1_VIP0": "10.77.0.200/16"},
     ("router4", "reference-stumbles"): {
         "ONEAPP_VNF_ROUTER4_INTERFACES": "198.51.100.200",
         "ETH0_VROUTER_IP": "vip",
@@ -140,6 +145,7 @@ def _half_answered() -> Inputs:
 
 
 _OTHERS: Mapping[tuple[str, str], Inputs] = {
+    **{("cleaner", rule): example for rule, example in cleaning.EXAMPLES.items()},
     ("haproxy", "discovery-switch"): _followed({"ONEAPP_VNF_HAPROXY_ONEGATE_ENABLED": "true"}),
     ("haproxy", "discovery-source"): _followed({"VROUTER_ID": "31"}),
     ("haproxy", "half-an-answer"): _half_answered(),

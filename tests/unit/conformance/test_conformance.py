@@ -39,6 +39,8 @@ _DUE = {
     "nat4",
     "router4",
     "external_ipv4s",
+    "node_network",
+    "cleaner",
 }
 
 

@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from tests.conformance.vectors import Inputs
+from tests.unit.conformance.cluster_variations import vary_cleaner
+from tests.unit.conformance.node_network import POOL as NODE_NETWORK
 from tests.unit.conformance.registering import with_answers
 
 Pool = Mapping[str, Sequence[str]]
@@ -287,6 +289,7 @@ _POOLS: Mapping[str, Pool] = {
         "ONEAPP_VNF_NAT4_PORT_FWD1": _FORWARDS,
         "ONEAPP_VNF_NAT4_PORT_FWD10": _FORWARDS,
     },
+    "node_network": NODE_NETWORK,
     "router4": {
         **_ADDRESSES,
         "ONEAPP_VNF_ROUTER4_INTERFACES": _LISTS,
@@ -336,6 +339,8 @@ def variations(area: str, vectors: Sequence[Inputs], count: int) -> Iterator[Inp
             yield _vary_text(base, chance)
         elif area == "external_ipv4s":
             yield _vary_answer(base, chance)
+        elif area == "cleaner":
+            yield vary_cleaner(base, chance)
         elif area == "haproxy" and chance.random() < 0.6:
             yield _vary_registrations(base, chance)
         else:
