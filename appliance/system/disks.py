@@ -21,7 +21,6 @@ from typing import Protocol
 from appliance.errors import CommandError, FileError
 from appliance.system.commands import Commands
 
-_DEV = Path("/dev")
 _IDS = Path("/dev/disk/by-id")
 _NUMBERS = Path("/sys/dev/block")
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -43,12 +42,17 @@ _MOUNT_FAILED = 32
 _LOOK_ONLY = {"xfs": "ro,norecovery,nouuid", "ext4": "ro,noload"}
 
 
+# What is found although libblkid finds nothing, and wipefs has nothing to wipe.
+BOOT_SECTOR = "boot sector"
+DAMAGED_GPT = "damaged gpt"
+
+
 @dataclass(frozen=True)
 class Signature:
     """Something that a device is marked as.
 
     Attributes:
-        kind: In libblkid's words: xfs, ext4, LVM2_member, crypto_LUKS, gpt.
+        kind: In libblkid's words: xfs, ext4, LVM2_member, crypto_LUKS, gpt; or one of those above.
         usage: filesystem, raid, crypto, other; empty for a partition table.
     """
 
@@ -154,20 +158,22 @@ class Disks(Protocol):
 class RealDisks:
     """The devices of this machine."""
 
-    def __init__(self, commands: Commands, root: str = "/") -> None:
+    def __init__(self, commands: Commands, *, root: str = "/", nodes: str = "/dev") -> None:
         """Run blkid, wipefs, mount and mkfs through `commands`.
 
         Args:
             commands: Runs them.
             root: The folder whose file system counts as the machine's own.
+            nodes: The folder in which the nodes of disks are.
         """
         self._commands = commands
         self._root = Path(root)
+        self._nodes = Path(nodes)
 
     def all(self) -> tuple[Disk, ...]:
         """Return every whole disk that has a node in /dev, by path."""
         found: dict[str, Disk] = {}
-        for entry in sorted(os.scandir(_DEV), key=lambda entry: entry.name):
+        for entry in sorted(os.scandir(self._nodes), key=lambda entry: entry.name):
             if entry.is_symlink() or not _is_disk(Path(entry.path)):
                 continue
             disk = self.examine(PurePosixPath(entry.path))
@@ -413,10 +419,10 @@ def _read_edges(node: Path) -> tuple[bytes, bytes]:
 def _own_look(head: bytes, tail: bytes) -> Iterator[Signature]:
     """Find marks of a partition table that is too damaged for others to call it one."""
     if head[510:512] == b"\x55\xaa":
-        yield Signature("boot sector")
+        yield Signature(BOOT_SECTOR)
     places = (head[512:520], head[4096:4104], tail[-512:-504], tail[-4096:-4088])
     if b"EFI PART" in places:
-        yield Signature("gpt")
+        yield Signature(DAMAGED_GPT)
 
 
 def _is_busy(node: Path) -> bool:

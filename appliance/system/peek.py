@@ -12,6 +12,9 @@ import os
 import subprocess
 import sys
 
+# Source: mount(8), exit status.
+_MOUNT_FAILED = 32
+
 
 def main() -> int:
     """Mount, look, and leave the rest to the end of the namespace."""
@@ -20,7 +23,12 @@ def main() -> int:
     mounted = subprocess.run(mounting, stdin=subprocess.DEVNULL, check=False)
     if mounted.returncode != 0:
         return mounted.returncode
-    print(json.dumps(sorted(os.listdir(place))))  # noqa: PTH208  # names are wanted
+    try:
+        names = sorted(os.listdir(place))  # noqa: PTH208  # names are wanted
+    except OSError:
+        # What was mounted is not all there.
+        return _MOUNT_FAILED
+    print(json.dumps(names))
     return 0
 
 

@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import PurePosixPath
 
 from appliance.diskactions import RECORD, DiskRecord
-from appliance.system.disks import Disk, Mount, Signature
+from appliance.system.disks import BOOT_SECTOR, DAMAGED_GPT, Disk, Mount, Signature
 
 KINDS = ("xfs", "ext4")
 REPLICA_MARK = "longhorn-disk.cfg"
@@ -399,12 +399,14 @@ def _foreign(disk: Disk) -> str:
     found = " and ".join(dict.fromkeys(map(_describe, disk.signatures)))
     if disk.partitions:
         found += f" (partitions {', '.join(disk.partitions)})"
-    return f"{disk.path} holds {found}: `wipefs -a {disk.path}` clears it if it is not needed"
+    unknown = any(one.kind in (BOOT_SECTOR, DAMAGED_GPT) for one in disk.signatures)
+    clear = "blkdiscard -z" if unknown else "wipefs -a"
+    return f"{disk.path} holds {found}: `{clear} {disk.path}` clears it if it is not needed"
 
 
 def _describe(one: Signature) -> str:
     if _is_table(one):
-        return f"a partition table ({one.kind})" if one.kind != "boot sector" else "a boot sector"
+        return "a boot sector" if one.kind == BOOT_SECTOR else f"a partition table ({one.kind})"
     if one.usage == "raid":
         known = {"LVM2_member": "a physical volume of LVM", "zfs_member": "a member of a ZFS pool"}
         return known.get(one.kind, f"a member of a RAID array ({one.kind})")
