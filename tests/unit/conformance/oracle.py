@@ -32,7 +32,6 @@ from tests.conformance.reference import (
     undump,
 )
 from tests.conformance.vectors import Inputs
-from tests.unit.conformance.node_network import node_network
 from tests.unit.conformance import cluster_oracle
 from tests.unit.conformance.node_network import node_network
 
@@ -407,7 +406,6 @@ _DECIDE: Mapping[str, Callable[[Inputs], Decision]] = {
     "router4": router4,
     "one_env": one_env,
     "external_ipv4s": external_ipv4s,
-    "node_network": node_network,
     "node_network": node_network,
     "cleaner": cluster_oracle.cleaner,
 }
