@@ -8,7 +8,7 @@ set -euo pipefail
 readonly SOURCE=${LAB_CONTEXT:-/run/oneke-build/context}
 
 cp -R --no-preserve=ownership "$SOURCE/root/." /
-chmod 0755 /usr/sbin/one-contextd /usr/sbin/one-context-reconfigure /etc/one-context.d/*
+chmod 0755 /usr/sbin/one-contextd /usr/sbin/one-context-reconfigure /usr/sbin/lab-disk-links /etc/one-context.d/*
 install -d -m 0700 /var/lib/lab-context
 systemctl --quiet enable one-context-local.service one-context-online.service one-context.service
 
