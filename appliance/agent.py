@@ -155,30 +155,32 @@ class Lookout:
         self._watch = SiblingWatch(system, vm_id, decided.role.sibling_roles)
         self._last: Facts | None = None
 
-    def facts(self, *, ask_siblings: bool = True) -> Facts:
-        """Return what is so now."""
+    def facts(self, *, look_outside: bool = False) -> Facts:
+        """Return what is so now, here and, where that matters, outside."""
         wanted = self._decided.role.facts_wanted(self._decided.params)
-        siblings = self._watch.look() if ask_siblings and wanted.siblings else None
+        siblings = self._watch.look() if look_outside and wanted.siblings else None
         known = self._last.seen if self._last else None
-        self._last = gather_facts(self._system, wanted, siblings=siblings, known=known)
+        self._last = gather_facts(
+            self._system, wanted, siblings=siblings, known=known, look_outside=look_outside
+        )
         return self._last
 
     def plan(self, stage: Stage) -> Plan:
         """Return what the role decides now."""
         plan: Plan = self._decided.role.plan(
-            stage, self._decided.params, self.facts(ask_siblings=stage is Stage.BOOTSTRAP)
+            stage, self._decided.params, self.facts(look_outside=stage is Stage.BOOTSTRAP)
         )
         return plan
 
     def readiness(self) -> Readiness:
         """Say how ready the node is right now."""
-        facts = self.facts(ask_siblings=False)
+        facts = self.facts()
         readiness: Readiness = self._decided.role.readiness(self._decided.params, facts)
         return readiness
 
     def prerequisites(self) -> Readiness:
         """Say whether others did what the role builds upon."""
-        facts = self.facts(ask_siblings=False)
+        facts = self.facts()
         readiness: Readiness = self._decided.role.prerequisites(self._decided.params, facts)
         return readiness
 

@@ -39,7 +39,8 @@ class FactsWanted:
         words: Units, and of how many seconds their log is wanted.
         probes: Whatever else a role looks at.
         lasting: Likewise, where one look a run is enough: what an image has.
-        siblings: Whether the other VMs of the service matter.
+        outside: Looks at other machines, taken only where a stage deals with these.
+        siblings: Whether the other VMs of the service matter; likewise.
     """
 
     units: tuple[str, ...] = ()
@@ -50,6 +51,7 @@ class FactsWanted:
     words: tuple[tuple[str, float], ...] = ()
     probes: tuple[Probe[object], ...] = ()
     lasting: tuple[Probe[object], ...] = ()
+    outside: tuple[Probe[object], ...] = ()
     siblings: bool = False
 
     def also(self, *, probes: tuple[Probe[object], ...]) -> FactsWanted:
@@ -107,6 +109,7 @@ def gather_facts(
     *,
     siblings: Siblings | None = None,
     known: Mapping[Probe[object], object] | None = None,
+    look_outside: bool = False,
 ) -> Facts:
     """Look at the machine; changes nothing.
 
@@ -115,6 +118,7 @@ def gather_facts(
         wanted: What to look at.
         siblings: What OneGate told, where it was asked.
         known: What an earlier look in the same run found.
+        look_outside: Whether other machines are looked at too.
     """
     return Facts(
         links=system.network.links(),
@@ -130,7 +134,7 @@ def gather_facts(
         settings={key: system.network.read_setting(key) for key in wanted.settings},
         answers={question: _ask(system, *question) for question in wanted.questions},
         words={unit: system.units.recent_words(unit, seconds) for unit, seconds in wanted.words},
-        seen=_look(system, wanted, known or {}),
+        seen=_look(system, wanted, known or {}, look_outside=look_outside),
         siblings=siblings,
         uptime_s=system.clock.uptime(),
         now_s=system.clock.now(),
@@ -138,12 +142,17 @@ def gather_facts(
 
 
 def _look(
-    system: System, wanted: FactsWanted, known: Mapping[Probe[object], object]
+    system: System,
+    wanted: FactsWanted,
+    known: Mapping[Probe[object], object],
+    *,
+    look_outside: bool,
 ) -> Mapping[Probe[object], object]:
     lasting = {
         probe: known[probe] if probe in known else probe.look(system) for probe in wanted.lasting
     }
-    return {**lasting, **{probe: probe.look(system) for probe in wanted.probes}}
+    others = (*wanted.probes, *(wanted.outside if look_outside else ()))
+    return {**lasting, **{probe: probe.look(system) for probe in others}}
 
 
 def read_if_text(system: System, path: PurePosixPath) -> str | None:

@@ -39,7 +39,7 @@ from roles.common.nodenetwork import (
 )
 from roles.common.opennebula import OpenNebulaParams
 from roles.common.prerequisites import await_addresses
-from roles.common.probes import NodeSeen, OwnNode, SupervisorAnswers, SupervisorSeen
+from roles.common.probes import NodeSeen, OwnNode, SupervisorAnswers
 from roles.common.rke2check import check_rke2
 from roles.common.rke2config import render_config
 from roles.common.rke2extra import Config
@@ -95,8 +95,9 @@ def wanted_of_cluster_node(params: ClusterNodeParams, own: FactsWanted) -> Facts
     return FactsWanted(
         units=own.units,
         files=(CLUSTER, *own.files, *network.files),
-        probes=(*own.probes, *network.probes, *((supervisor,) if supervisor else ())),
+        probes=(*own.probes, *network.probes),
         lasting=(*own.lasting, *network.lasting),
+        outside=(supervisor,) if supervisor else (),
         siblings=own.siblings,
     )
 
@@ -108,10 +109,12 @@ def supervisor_probe(params: ClusterNodeParams) -> SupervisorAnswers | None:
 
 
 def supervisor_trouble(params: ClusterNodeParams, facts: Facts) -> str:
-    """Say why the cluster can not be joined there; empty where it can, or is not known."""
+    """Say why the cluster can not be joined there; empty where it can, or was not asked."""
     probe = supervisor_probe(params)
-    seen: SupervisorSeen | None = facts.found(probe) if probe else None
-    return "" if seen is None or seen.serves else seen.reason
+    if probe is None or probe not in facts.seen:
+        return ""
+    seen = facts.found(probe)
+    return "" if seen.serves else seen.reason
 
 
 def first_master(facts: Facts) -> str:
@@ -304,12 +307,12 @@ def describe_node(name: str, seen: NodeSeen) -> StatusLine:
     """Describe the node as the API server sees it."""
     node = seen.node
     if node is None:
-        return StatusLine("node", seen.reason, is_well=False)
+        return StatusLine("kubernetes", seen.reason, is_well=False)
     if node.is_ready:
-        return StatusLine("node", f"{name} is Ready")
+        return StatusLine("kubernetes", f"{name} is Ready")
     condition = node.condition("Ready")
     why = (condition.message or condition.reason) if condition else "it has said nothing yet"
-    return StatusLine("node", f"{name} is not Ready: {why}", is_well=False)
+    return StatusLine("kubernetes", f"{name} is not Ready: {why}", is_well=False)
 
 
 def describe_own_network(params: ClusterNodeParams, facts: Facts) -> Iterator[StatusLine]:

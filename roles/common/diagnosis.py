@@ -9,11 +9,23 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from appliance.secret import MASK
 from appliance.system.units import UnitState
 
 _MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
 _FATAL = re.compile(r"level=(fatal|panic)")
 _LONGEST = 160
+# What RKE2 may quote and nobody should read: tokens in each of their forms, a proxy's password.
+_SECRETS = re.compile(
+    r"(?-i:\bK10)[^\s\"'\\]*"
+    r"|(?<=://)[^\s/\"'\\]*(?=@)"
+    r"|\b[0-9a-f]{32,}\b|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
+    r"|\b[a-z0-9]{6}\.[a-z0-9]{16}\b"
+    r"|(?<=token=)[^\s\"'\\]+|(?<=password=)[^\s\"'\\]+",
+    re.IGNORECASE,
+)
+# A master that comes up asks its own etcd and API server before they are there.
+_OWN_PARTS = r"^(?!.*(?:127\.0\.0\.1|\[::1\]|localhost):(?:2379|2380|2399|6443|10250)\b)"
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,10 @@ def _pattern(
     return _Pattern(kind, re.compile(fragment, re.IGNORECASE), reason, hint, is_final)
 
 
-# Those that tell more come first: one line may hold several fragments.
+_NOT_SERVING = "the supervisor answers, and is not ready yet"
+
+# Those that tell more come first: one line may hold several fragments. What a master says of others
+# that try to join it is not among them.
 _PATTERNS = (
     _pattern(
         "ca-mismatch",
@@ -103,7 +118,7 @@ _PATTERNS = (
     ),
     _pattern(
         "node-password",
-        "Node password rejected|unable to verify password for node",
+        "Node password rejected",
         "the cluster has a node of this name already, with another password: a dead VM's",
         "it is cleared by oneke-agent clean on a serving master once OneGate no longer knows the"
         " dead VM",
@@ -128,7 +143,7 @@ _PATTERNS = (
     ),
     _pattern(
         "agent-token-as-server",
-        r"server-bootstrap.*(403|forbidden)|forbidden.*server-bootstrap|403 Forbidden",
+        r"bootstrap.*(: 403\b|\bforbidden\b)|\bforbidden\b.*bootstrap",
         "the join token is that of workers; a master needs the server token",
         "ONEGATE_K8S_TOKEN, or ONEAPP_K8S_TOKEN, must be the content of"
         " /var/lib/rancher/rke2/server/node-token of a serving master",
@@ -136,7 +151,7 @@ _PATTERNS = (
     ),
     _pattern(
         "wrong-token",
-        "401 Unauthorized|not authorized|invalid username/password",
+        r"v1-rke2/.*: 401\b|not authorized",
         "the cluster refuses the join token",
         "compare ONEGATE_K8S_TOKEN of the masters with /var/lib/rancher/rke2/server/node-token of"
         " one that serves; was the token rotated?",
@@ -150,16 +165,17 @@ _PATTERNS = (
     ),
     _pattern(
         "not-serving",
-        "server is not ready|runtime core not ready|503 Service Unavailable|status code: 503",
-        "the supervisor answers, and is not ready yet",
+        "runtime core not ready|503 Service Unavailable|status code: 503",
+        _NOT_SERVING,
     ),
     _pattern(
         "unreachable",
-        "failed to get CA certs|Failed to validate connection to cluster|connection refused"
-        "|no such host|i/o timeout|Client.Timeout",
+        "failed to get CA certs|Failed to validate connection to cluster"
+        f"|{_OWN_PARTS}.*(connection refused|no such host|i/o timeout|Client.Timeout)",
         "the supervisor can not be reached",
         "is a master serving, and do the balancers know it? oneke-agent status on the gateways",
     ),
+    _pattern("not-serving", "server is not ready", _NOT_SERVING),
     _pattern(
         "waiting-for-containers",
         "Waiting for container runtime to become ready before joining",
@@ -177,7 +193,8 @@ _CAUSES = (
     "no route to host",
     "network is unreachable",
 )
-_MISMATCH = re.compile(r"critical configuration mismatched: (\S+)|mismatch[^\"]*?: (\S+)")
+_MISMATCH = re.compile(r"critical configuration mismatched: ([^\"\\\n]+)")
+_BY_SYSTEMD = "Scheduled restart job"
 
 
 def diagnose(unit: str, state: UnitState | None, words: str) -> Diagnosis:
@@ -190,7 +207,9 @@ def diagnose(unit: str, state: UnitState | None, words: str) -> Diagnosis:
     """
     if state is None or state.load in ("not-found", "masked"):
         load = state.load if state else "not-found"
-        return Diagnosis("no-unit", f"{unit}: {load}", "the image lacks RKE2", is_final=True)
+        masked = f"somebody masked it: systemctl unmask {unit}"
+        hint = masked if load == "masked" else "the image lacks RKE2"
+        return Diagnosis("no-unit", f"{unit}: {load}", hint, is_final=True)
     if state.result == "exec-condition" or "exec-condition" in state.sub:
         return Diagnosis(
             "sibling-active",
@@ -205,33 +224,50 @@ def diagnose(unit: str, state: UnitState | None, words: str) -> Diagnosis:
 
 
 def _from_journal(words: str) -> Diagnosis | None:
-    for line in reversed(words.splitlines()):
+    lines = _since_last_start(words.splitlines())
+    for line in reversed(lines):
         for pattern in _PATTERNS:
             if pattern.fragment.search(line):
-                reason = pattern.reason + _detail(pattern.kind, line, words)
+                detail = _without_secrets(_detail(pattern.kind, line, lines))
+                reason = pattern.reason + detail
                 return Diagnosis(pattern.kind, reason, pattern.hint, pattern.is_final)
         if _FATAL.search(line):
             return Diagnosis("fatal", f"RKE2 says: {_message(line)}", "journalctl -u rke2-*")
     return None
 
 
-def _detail(kind: str, line: str, words: str) -> str:
+def _since_last_start(lines: list[str]) -> list[str]:
+    """Leave out what was said before somebody started the unit anew, as with a better token.
+
+    systemd, which starts it again and again, says so just before.
+    """
+    for at in reversed(range(len(lines))):
+        before = lines[max(0, at - 3) : at]
+        if lines[at].startswith("Starting ") and not any(_BY_SYSTEMD in one for one in before):
+            return lines[at + 1 :]
+    return lines
+
+
+def _detail(kind: str, line: str, lines: list[str]) -> str:
     if kind in ("unreachable", "clock"):
         cause = next((cause for cause in _CAUSES if cause in line), "")
-        host = re.search(r"https://([^/\s\"\\]+)", line)
-        told = ": ".join(filter(None, (host[1] if host else "", cause)))
+        host = re.search(r"https://(?:[^/\s\"\\]*@)?([^/\s\"\\]+)", line)
+        told = ": ".join(filter(None, (host[1].rstrip(":") if host else "", cause)))
         return f" ({told})" if told else ""
     if kind == "configuration-mismatch":
-        fields = {a or b for a, b in _MISMATCH.findall(words) if a or b}
-        named = sorted(name.strip('",.') for name in fields)
+        named = sorted({name.strip() for one in lines for name in _MISMATCH.findall(one)})
         return f": {', '.join(named)}" if named else ""
     return ""
 
 
 def _message(line: str) -> str:
     found = _MESSAGE.search(line)
-    text = found[1].replace('\\"', "'") if found else line
+    text = _without_secrets(found[1].replace('\\"', "'") if found else line)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _without_secrets(text: str) -> str:
+    return _SECRETS.sub(MASK, text)
 
 
 def _from_state(unit: str, state: UnitState) -> str:
@@ -241,4 +277,6 @@ def _from_state(unit: str, state: UnitState) -> str:
         return f"{unit} ended, and systemd starts it again (restart {state.restarts})"
     if state.is_coming_up:
         return f"{unit} is starting"
+    if (state.active, state.result) == ("inactive", "success"):
+        return f"{unit} is not started yet"
     return f"{unit} is {state.active} ({state.result})"
