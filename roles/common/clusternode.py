@@ -93,7 +93,7 @@ def wanted_of_cluster_node(params: ClusterNodeParams, own: FactsWanted) -> Facts
     network = node_network_facts(params)
     supervisor = supervisor_probe(params)
     return FactsWanted(
-        units=own.units,
+        units=(*own.units, *network.units),
         files=(CLUSTER, *own.files, *network.files),
         probes=(*own.probes, *network.probes),
         lasting=(*own.lasting, *network.lasting),
