@@ -289,7 +289,7 @@ class ApiServer(TlsServer):
         crt = Path(settings["certificate"])
         context = pki.server_context(crt, Path(settings["client_ca"]))
         self.knobs = knobs
-        self.store = Store(Etcd(timeout_s=4))
+        self.store = Store(Etcd(timeout_s=3))
         self.probe = Etcd(timeout_s=2)
         self._flap = 0
         self._lock = threading.Lock()

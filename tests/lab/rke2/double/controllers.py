@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .etcd import Etcd, EtcdError, Member
+from .etcd import Etcd, EtcdError, Member, lacks_quorum
 from .journal import event, info, warning
 from .knobs import Knobs
 from .store import (
@@ -201,6 +201,9 @@ class EtcdController:
         )
         if dying or (annotations.get(ETCD_REMOVE) == "true" and member is not None):
             if member is not None:
+                if not member.is_learner and lacks_quorum(members, without=member.id):
+                    warning(f"Failed to remove etcd member {member.name}: unhealthy cluster")
+                    return
                 info(f"Removing name={member.name} id={member.id} from etcd")
                 self._store.etcd.remove(member.id)
                 event("etcd.removed", member=member.name)

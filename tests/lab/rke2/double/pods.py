@@ -25,7 +25,7 @@ def ensure(name: str, argv: Sequence[str]) -> bool:
     stop(name)
     log = paths.POD_LOGS / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+    with log.open("wb") as output:
         process = subprocess.Popen(
             list(argv),
             stdin=subprocess.DEVNULL,

@@ -18,7 +18,7 @@ from . import paths, pki, pods
 from .apiserver import kubeconfig
 from .client import Api, Refused, Unreachable, fetch
 from .controllers import ETCD_NODE_ADDRESS, ETCD_NODE_NAME, EtcdController
-from .etcd import Etcd, EtcdError, Member, member_argv
+from .etcd import Etcd, EtcdError, Member, answers, member_argv
 from .journal import Fatal, error, event, fatal, info, warning
 from .kubelet import Kubelet, NodeSettings, double_argv, node_addresses, node_annotations
 from .start import (
@@ -359,6 +359,8 @@ class Server:
                     conflicts -= 1
                     raise EtcdError("etcdserver: too many learner members in cluster")
                 if not any(member.peer_url == url for member in members):
+                    if not all(answers(each) for each in members if not each.is_learner):
+                        raise EtcdError("etcdserver: unhealthy cluster")
                     self._of(members).add_learner(url)
                     event("etcd.learner", member=name)
                     members = self._ask_members()
@@ -438,9 +440,11 @@ class Server:
             members = self.store.etcd.members()
             self.store.etcd.get("/rke2/health")
         except EtcdError as error_:
-            end = pods.end_of_log("etcd") if not pods.is_alive("etcd") else ""
-            if "has been permanently removed" in end or "removed from the cluster" in end:
-                return "this server is a not a member of the etcd cluster (it was removed)"
+            if _was_removed():
+                return (
+                    "this server is a not a member of the etcd cluster: the member has been "
+                    "permanently removed from the cluster"
+                )
             return f"context deadline exceeded: {error_}"
         found = [f"{member.name}={member.peer_url}" for member in members]
         if f"{name}={url}" not in found or self.knobs.mode("not-a-member"):
@@ -521,6 +525,8 @@ class Server:
         """Start static pods again that died, as the kubelet does."""
         while True:
             time.sleep(1)
+            if _was_removed():
+                self._leave()
             if (self.db / "tombstone").exists():
                 return
             for name in ("etcd", "kube-apiserver"):
@@ -643,6 +649,11 @@ def write_kubelet_kubeconfig(server: str) -> None:
         "    namespace: default\ncurrent-context: Default\n"
     )
     paths.write(agent / "kubelet.kubeconfig", text)
+
+
+def _was_removed() -> bool:
+    """Whether etcd has ended because the others do not count it as a member any more."""
+    return not pods.is_alive("etcd") and "permanently removed" in pods.end_of_log("etcd", 4000)
 
 
 def _is_issued(crt: Path, ca: Path) -> bool:
