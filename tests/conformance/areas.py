@@ -51,6 +51,7 @@ from roles.vnf.params import VnfParams
 from roles.vnf.watcher import follows, uses_leases
 from tests.conformance.cleaning import decide_cleaner
 from tests.conformance.documents import leases_of, service_id_of, service_of
+from tests.conformance.electing import decide_detect_node
 from tests.conformance.nodenetwork import decide_node_network
 from tests.conformance.vectors import Inputs
 
@@ -370,6 +371,7 @@ AREAS: Mapping[str, Area] = {
     "router4": Area(decide_router4),
     "external_ipv4s": Area(decide_external_ipv4s),
     "node_network": Area(decide_node_network),
+    "detect_node": Area(decide_detect_node),
     "cleaner": Area(decide_cleaner, lambda decision: in_any_order(decision["delete"])),
 }
 
@@ -379,7 +381,6 @@ NOT_DUE: Mapping[str, str] = {
     "oneke_endpoints": "needs the cluster roles",
     "node_config": "needs the cluster roles",
     "backend_registration": "needs the cluster roles",
-    "detect_node": "needs the cluster roles",
 }
 
 NOT_APPLYING: Mapping[str, str] = {

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tests.conformance.rules.base import Rule
 from tests.conformance.rules.cleaning import cleaner_rules
+from tests.conformance.rules.electing import electing_rules
 from tests.conformance.rules.examples import example_of
 from tests.conformance.rules.files import file_rules
 from tests.conformance.rules.gateway import gateway_rules
@@ -14,7 +15,13 @@ from tests.conformance.rules.nodenetwork import node_network_rules
 
 RULES: tuple[Rule, ...] = tuple(
     replace(rule, example=example_of(rule.area, rule.name))
-    for rule in (*file_rules(), *gateway_rules(), *node_network_rules(), *cleaner_rules())
+    for rule in (
+        *file_rules(),
+        *gateway_rules(),
+        *node_network_rules(),
+        *electing_rules(),
+        *cleaner_rules(),
+    )
 )
 
 __all__ = ["RULES", "Rule"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tests.conformance.rules import cleaning
+from tests.conformance.rules import cleaning, electing
 from tests.conformance.vectors import Inputs
 
 _KEEPALIVED = "ONEAPP_VNF_KEEPALIVED_"
@@ -146,6 +146,7 @@ def _half_answered() -> Inputs:
 
 _OTHERS: Mapping[tuple[str, str], Inputs] = {
     **{("cleaner", rule): example for rule, example in cleaning.EXAMPLES.items()},
+    **{("detect_node", rule): example for rule, example in electing.EXAMPLES.items()},
     ("haproxy", "discovery-switch"): _followed({"ONEAPP_VNF_HAPROXY_ONEGATE_ENABLED": "true"}),
     ("haproxy", "discovery-source"): _followed({"VROUTER_ID": "31"}),
     ("haproxy", "half-an-answer"): _half_answered(),

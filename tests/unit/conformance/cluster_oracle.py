@@ -42,3 +42,42 @@ def vm_show(inputs: Inputs, vm_id: object) -> Any:
         if str(vm["VM"].get("ID")) == str(vm_id):
             return vm
     raise ReferenceFails("RuntimeError")
+
+
+def detect_node(inputs: Inputs) -> Decision:
+    own = inputs.onegate.get("vm")
+    if not own:
+        raise ReferenceFails("RuntimeError")
+    own_id, attributes = own["VM"]["ID"], own["VM"].get("USER_TEMPLATE") or {}
+    role, ready = attributes.get("ROLE_NAME"), attributes.get("READY") == "YES"
+    ids = _master_ids(inputs)
+    chosen = vm_show(inputs, ids[0])
+    is_first = own_id == chosen["VM"]["ID"]
+    if not is_first:
+        chosen = _any_master(inputs, [vm_show(inputs, one) for one in ids])
+    token = dig(chosen, "VM", "USER_TEMPLATE", "ONEGATE_K8S_TOKEN")
+    action = "none"
+    if not ready:
+        if role == "master" and is_first and token is None:
+            action = "init_master"
+        elif role in ("master", "worker", "storage") and not is_first and token is not None:
+            action = f"join_{role}"
+    service = "rke2-server" if role == "master" else "rke2-agent"
+    return {"action": action, "service": service, "token": token}
+
+
+def _master_ids(inputs: Inputs) -> list[Any]:
+    roles = (inputs.onegate.get("service") or {}).get("SERVICE", {}).get("roles") or []
+    nodes = next((role["nodes"] for role in roles if role["name"] == "master"), None)
+    if not nodes:
+        raise ReferenceFails("exit status 1")
+    return [dig(node, "vm_info", "VM", "ID") for node in nodes]
+
+
+def _any_master(inputs: Inputs, masters: list[Any]) -> Any:
+    for vm in masters:
+        said = vm["VM"].get("USER_TEMPLATE") or {}
+        address = said.get("ONEGATE_K8S_MASTER")
+        if said.get("READY") == "YES" and address in (inputs.call.get("reachable_masters") or []):
+            return vm
+    raise ReferenceFails("exit status 1")

@@ -407,5 +407,6 @@ _DECIDE: Mapping[str, Callable[[Inputs], Decision]] = {
     "one_env": one_env,
     "external_ipv4s": external_ipv4s,
     "node_network": node_network,
+    "detect_node": cluster_oracle.detect_node,
     "cleaner": cluster_oracle.cleaner,
 }

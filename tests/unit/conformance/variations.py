@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.conformance.vectors import Inputs
-from tests.unit.conformance.cluster_variations import vary_cleaner
+from tests.unit.conformance.cluster_variations import vary_cleaner, vary_detect_node
 from tests.unit.conformance.node_network import POOL as NODE_NETWORK
 from tests.unit.conformance.registering import with_answers
 
@@ -339,6 +339,8 @@ def variations(area: str, vectors: Sequence[Inputs], count: int) -> Iterator[Inp
             yield _vary_text(base, chance)
         elif area == "external_ipv4s":
             yield _vary_answer(base, chance)
+        elif area == "detect_node":
+            yield vary_detect_node(base, chance)
         elif area == "cleaner":
             yield vary_cleaner(base, chance)
         elif area == "haproxy" and chance.random() < 0.6:
