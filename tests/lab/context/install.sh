@@ -12,6 +12,12 @@ chmod 0755 /usr/sbin/one-contextd /usr/sbin/one-context-reconfigure /usr/sbin/la
 install -d -m 0700 /var/lib/lab-context
 systemctl --quiet enable one-context-local.service one-context-online.service one-context.service
 
+# What cloud images bring for networks; NETCFG_TYPE in a node's context has one of them used.
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update
+apt-get -qq install --yes --no-install-recommends ifupdown isc-dhcp-client netplan.io systemd-resolved > /dev/null
+systemctl --quiet disable networking.service systemd-networkd.service systemd-resolved.service
+
 # A node has no modules of its own; what the kernel of the machine has built in may be "loaded".
 modules=/lib/modules/$(uname -r)
 install -d -m 0755 "$modules"
