@@ -3,9 +3,9 @@
     10.2.11.0/24 public    br-pub   gateway 10.2.11.1 (the Internet)
     172.20.0.0/24 private  br-priv  no gateway but what the gateway nodes provide
 
-OneGate (203.0.113.40:5030) and a server that tells who is asking (198.51.100.1:80) are in the
-Internet. It has no route to the private network: a private node reaches them through address
-translation only.
+OneGate (203.0.113.40:5030), a server that tells who is asking (198.51.100.1:80) and the name server
+of both networks (10.2.11.1:53) are in the Internet. It has no route to the private network: a
+private node reaches them through address translation only.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ PUBLIC_GATEWAY = "10.2.11.1"
 PEER_SERVER = "198.51.100.1"
 ONEGATE_ADDRESS = "203.0.113.40"
 ONEGATE_PORT = 5030
+NAMES = {"peer.example": PEER_SERVER}
+"""What the name server knows; of any other name it knows that there is none."""
 
 INTERFACE_NAME_MAX = 15
 
@@ -243,10 +245,14 @@ class Internet:
         ip("address", "add", f"{PUBLIC_GATEWAY}/24", "dev", "eth0", namespace=INTERNET)
         for address in (PEER_SERVER, ONEGATE_ADDRESS):
             ip("address", "add", f"{address}/32", "dev", "lo", namespace=INTERNET)
+        peer = ("-m", "tests.lab.web", "--listen", f"{PEER_SERVER}:80")
+        names = ("-m", "tests.lab.names", "--listen", f"{PUBLIC_GATEWAY}:53")
         self._processes = [
-            self.start("-m", "tests.lab.web", "--listen", f"{PEER_SERVER}:80", what="peer server")
+            self.start(*peer, what="peer server"),
+            self.start(*names, "--names", json.dumps(NAMES), what="name server"),
         ]
-        self._processes[0].wait_ready()
+        for process in self._processes:
+            process.wait_ready()
 
     def start(self, *arguments: str, what: str) -> Process:
         """Run a Python program in the Internet; the caller stops it."""
@@ -260,7 +266,7 @@ class Internet:
         return run(argv_there, check=check, timeout_s=timeout_s, where="Internet", shown=argv)
 
     def close(self) -> None:
-        """Stop the server and remove the namespace."""
+        """Stop the servers and remove the namespace."""
         for process in self._processes:
             process.stop()
         ip("netns", "del", INTERNET)
