@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import random
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ _EVERY_S = 1.0
 _LONGEST_S = 15.0
 # An extended answer costs the server 10-15 ms a VM: it is left alone for several times as long.
 _GENTLE = 3.0
+# So that nodes which booted at once do not ask at once for ever.
+_JITTER = 0.3
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Siblings:
         service: As told last; None where it was never told in this run.
         own: This VM, from the same answer.
         error: Why the last look failed; empty where it did not.
-        quiet_s: VM id to how long nothing that it publishes has changed, as far as this run saw.
+        quiet_s: VM id to how long nothing that it publishes has changed, as far as this run saw;
+            while OneGate did not answer nobody could be seen, nor publish anything.
     """
 
     service: Service | None = None
@@ -46,15 +50,24 @@ class _Seen(NamedTuple):
 class SiblingWatch:
     """Asks for the service, not more often than is good for OneGate."""
 
-    def __init__(self, system: System, vm_id: int | None, roles: Iterable[str]) -> None:
+    def __init__(
+        self,
+        system: System,
+        vm_id: int | None,
+        roles: Iterable[str],
+        *,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
         """Ask about these roles, VM by VM where one VM spoils the answer for all."""
         self._system = system
+        self._jitter = jitter
         self._vm_id = vm_id
         self._roles = tuple(roles)
         self._last = Siblings()
         self._seen: dict[int, _Seen] = {}
         self._next_look = 0.0
         self._failures = 0
+        self._answered_at = 0.0
 
     def look(self) -> Siblings:
         """Return what is known, asked anew where enough time has passed."""
@@ -73,11 +86,11 @@ class SiblingWatch:
             )
             pause = min(_LONGEST_S, _EVERY_S * 2 ** min(self._failures, 4))
         else:
-            self._failures = 0
             self._last = self._understand(service)
-            pause = _EVERY_S
-        now = clock.monotonic()
-        self._next_look = now + min(max(pause, _GENTLE * (now - started)), _LONGEST_S)
+            self._failures = 0
+            self._answered_at = clock.monotonic()
+            pause = max(_EVERY_S, _GENTLE * (self._answered_at - started))
+        self._next_look = clock.monotonic() + self._jitter(pause, (1 + _JITTER) * pause)
         return self._last
 
     def forget(self) -> None:
@@ -86,11 +99,14 @@ class SiblingWatch:
 
     def _understand(self, service: Service) -> Siblings:
         now = self._system.clock.monotonic()
+        blind_s = now - self._answered_at if self._failures else 0.0
         every = {vm.vm_id: vm for role in service.roles for vm in role.vms}
         for vm_id, vm in every.items():
             known = self._seen.get(vm_id)
             if known is None or known.attributes != vm.attributes:
                 self._seen[vm_id] = _Seen(vm.attributes, now)
+            else:
+                self._seen[vm_id] = known._replace(since=known.since + blind_s)
         self._seen = {vm_id: seen for vm_id, seen in self._seen.items() if vm_id in every}
         quiet = {vm_id: now - seen.since for vm_id, seen in self._seen.items()}
         own = None if self._vm_id is None else every.get(self._vm_id)

@@ -9,7 +9,7 @@ from appliance.errors import OneGateError, OneGatePassing
 from appliance.system.onegate import Lease, Service, ServiceRole, Vm, VmNic, encode_update
 from tests.fakes.tape import Tape
 
-_ACTIVE, _RUNNING = 3, 3
+_ACTIVE, _RUNNING, _SHUTDOWN = 3, 3, 12
 
 
 class FakeOneGate:
@@ -20,6 +20,8 @@ class FakeOneGate:
         given_leases: The leases of the virtual router's networks.
         updates: What was stored, update by update.
         state: OneFlow's number for the state of the service; 1 is DEPLOYING.
+        cardinalities: Role to how many VMs it should have; by default as many as it has.
+        unreadable: VMs that the service lists without telling more of them.
         answered: What happens while an answer is on its way, such as time passing.
         asked: How often it was asked or told anything, whatever came of it.
     """
@@ -41,6 +43,8 @@ class FakeOneGate:
         self.updates: list[dict[str, str]] = []
         self.asked = 0
         self.state = 1
+        self.cardinalities: dict[str, int] = {}
+        self.unreadable: set[int] = set()
         self.answered: Callable[[], None] = lambda: None
         self._failures: list[OneGateError | None] = []
         self._is_down: OneGateError | None = None
@@ -54,6 +58,17 @@ class FakeOneGate:
         self.vms[vm_id] = Vm(vm_id, name, _ACTIVE, _RUNNING, dict(attributes), tuple(nics))
         if "ROLE_NAME" in attributes:
             self._role_of[vm_id] = attributes["ROLE_NAME"]
+
+    def publish(self, vm_id: int, **attributes: str) -> None:
+        """Let another VM publish something."""
+        vm = self.vms[vm_id]
+        self.vms[vm_id] = replace(vm, attributes={**vm.attributes, **attributes})
+
+    def let_leave(self, vm_id: int) -> None:
+        """Let a VM be shut down for good: it runs on, and is not counted any more."""
+        role = self._role_of[vm_id]
+        self.cardinalities[role] = self._cardinality(role) - 1
+        self.vms[vm_id] = replace(self.vms[vm_id], lcm_state=_SHUTDOWN)
 
     def forget(self, vm_id: int) -> None:
         """Let a VM be gone, from its role too."""
@@ -88,19 +103,17 @@ class FakeOneGate:
     def service(self, roles: Iterable[str] = ()) -> Service:
         """Return the service with all its VMs."""
         self._answer()
-        members: dict[str, list[Vm]] = {}
-        for vm_id, role in sorted(self._role_of.items()):
-            members.setdefault(role, []).append(self.vms[vm_id])
-        return Service(
-            1,
-            "OneKE/1",
-            self.state,
-            tuple(
-                ServiceRole(role, len(vms), 1, tuple(vm.vm_id for vm in vms), tuple(vms))
-                for role, vms in members.items()
-            ),
-            complete=True,
-        )
+        shown = tuple(self._role(name) for name in dict.fromkeys(self._role_of.values()))
+        complete = all(role.cardinality <= len(role.vm_ids) == len(role.vms) for role in shown)
+        return Service(1, "OneKE/1", self.state, shown, complete)
+
+    def _role(self, name: str) -> ServiceRole:
+        vm_ids = tuple(vm_id for vm_id, role in sorted(self._role_of.items()) if role == name)
+        vms = tuple(self.vms[vm_id] for vm_id in vm_ids if vm_id not in self.unreadable)
+        return ServiceRole(name, self._cardinality(name), 1, vm_ids, vms)
+
+    def _cardinality(self, name: str) -> int:
+        return self.cardinalities.get(name, list(self._role_of.values()).count(name))
 
     def leases(self) -> tuple[Lease, ...]:
         """Return the leases of the virtual router's networks."""
