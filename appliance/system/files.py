@@ -137,7 +137,7 @@ class RealFiles:
         at = self._at(path)
         beside: str | None = None
         try:
-            at.parent.mkdir(parents=True, exist_ok=True)
+            _make_folders(at.parent)
             handle, beside = tempfile.mkstemp(prefix=f".{at.name}.", dir=at.parent)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 shutil.chown(beside, owner, group)
@@ -210,6 +210,14 @@ class RealFiles:
             yield
         finally:
             os.close(handle)
+
+
+def _make_folders(folder: Path) -> None:
+    """Make a folder and those above it, 0755 whatever the umask: daemons read what is in there."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        one.chmod(0o755)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -155,3 +155,13 @@ def test_a_secret_file_is_never_readable_by_others_while_it_is_written(tmp_path:
         state = files.state(path)
         assert state is not None
         assert state.mode == 0o600
+
+
+def test_a_folder_made_for_a_file_can_be_read_by_daemons_whatever_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        write(RealFiles(str(tmp_path)), "x")
+    finally:
+        os.umask(old)
+    made = [tmp_path / part for part in ("etc", "etc/deep", "etc/deep/down")]
+    assert [one.stat().st_mode & 0o777 for one in made] == [0o755] * 3
