@@ -13,7 +13,7 @@ import json
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import PurePosixPath
 
@@ -156,14 +156,23 @@ class EnsureSecret:
         """Nothing can refuse."""
 
     def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
-        """See whether it is there and holds something."""
-        if (system.files.read(self.path) or "").strip():
-            return None
-        return Change("write, new, 0600", "(a new secret)", (self.path,))
+        """See whether it is there, holds something, and is for root only."""
+        state = system.files.state(self.path)
+        if state is None or not self._kept(system):
+            return Change("write, new, 0600", "(a new secret)", (self.path,))
+        if (state.mode, state.owner, state.group) != (0o600, "root", "root"):
+            found = f"{state.mode:04o} {state.owner}:{state.group}"
+            return Change(f"set 0600 root:root (was {found})")
+        return None
+
+    def _kept(self, system: System) -> str:
+        text = system.files.read(self.path) or ""
+        return text if text.strip() else ""
 
     def apply(self, system: System) -> None:
-        """Make it up."""
-        system.files.write(self.path, f"{secrets.token_hex(self.size_bytes)}\n", mode=0o600)
+        """Make it up, or keep it."""
+        text = self._kept(system) or f"{secrets.token_hex(self.size_bytes)}\n"
+        system.files.write(self.path, text, mode=0o600)
 
 
 @dataclass(frozen=True)
@@ -431,20 +440,27 @@ class BeginUnit:
             return False
 
     def apply(self, system: System) -> None:
-        """Remember the settings, then start: a cut between the two ends in a start, not two."""
+        """Have it started, so that a cut anywhere ends in a unit that runs with the settings.
+
+        What runs already is restarted before that is remembered; else the settings are remembered
+        first, so that a cut between the two ends in one start, not in a restart.
+        """
         state = system.units.show(self.unit)
-        is_up = state.is_active or state.is_coming_up
+        if state.is_active or state.is_coming_up:
+            system.units.begin(self.unit, anew=True)
+            mark_loaded(system, self.unit, self.settings)
+            return
         mark_loaded(system, self.unit, self.settings)
         if state.active == "failed":
             system.units.reset_failed(self.unit)
-        system.units.begin(self.unit, anew=is_up)
+        system.units.begin(self.unit)
 
 
 @dataclass(frozen=True)
 class Publish:
     """Attributes of this VM in OneGate, for its siblings; secret values are never shown."""
 
-    values: tuple[tuple[str, str], ...]
+    values: tuple[tuple[str, str], ...] = field(repr=False)
 
     @property
     def name(self) -> str:

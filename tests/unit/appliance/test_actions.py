@@ -10,9 +10,12 @@ import pytest
 
 from appliance import paths
 from appliance.actions import (
+    BeginUnit,
     BringUp,
+    EnsureSecret,
     Judge,
     KernelSettings,
+    Publish,
     RemoveFile,
     ReplaceTable,
     RuntimeDefaultRoute,
@@ -24,6 +27,9 @@ from appliance.errors import (
     CommandError,
     ConfigurationRefused,
     FileError,
+    NotText,
+    OneGateRefused,
+    OneGateUnavailable,
     StillDifferent,
     UnitFailed,
 )
@@ -36,6 +42,7 @@ from tests.fakes import (
     FakeCommands,
     FakeFiles,
     FakeNetwork,
+    FakeOneGate,
     FakePacketFilter,
     FakeUnits,
     PowerCut,
@@ -66,13 +73,17 @@ def perform(action: Action, system: System) -> None:
 ACTIONS: list[Action] = [
     WriteFile(CONF, "text\n"),
     WriteFile(CONF, "text\n", mode=0o600, owner="haproxy", group="haproxy"),
+    EnsureSecret(PurePosixPath("/var/lib/oneke/server-token")),
     RemoveFile(PurePosixPath("/etc/old.conf")),
     KernelSettings((("net.ipv4.ip_forward", "1"), ("net.ipv4.conf.eth0.forwarding", "0"))),
     ReplaceTable("ip", "oneke", RULES),
     ReplaceTable("ip", "foreign", ""),
     RunUnit(UNIT, (PurePosixPath("/etc/old.conf"),)),
     RunUnit(UNIT),
+    BeginUnit(UNIT, "settings"),
+    BeginUnit("busy.service", "settings"),
     StopUnit("busy.service"),
+    Publish((("ONEKE_FOUNDER", "YES"), ("ONEGATE_K8S_MASTER", "172.20.0.101"))),
     BringUp("eth1"),
     RuntimeDefaultRoute(IPv4Address("172.20.0.86"), "eth0"),
 ]
@@ -91,6 +102,7 @@ def a_machine() -> System:
             [make_link("eth0", "172.20.0.101/24"), make_link("eth1", is_up=False)], tape=tape
         ),
         packet_filter=packet_filter,
+        onegate=FakeOneGate(101, {"ONEGATE_K8S_MASTER": "172.20.0.7"}, tape=tape),
     )
 
 
@@ -393,6 +405,53 @@ def test_a_table_that_is_loaded_and_not_there_is_an_error() -> None:
         ReplaceTable("ip", "oneke", RULES).apply(make_system(packet_filter=Forgetful()))
 
 
+# --- secrets --------------------------------------------------------------------------------------
+
+SECRET_FILE = PurePosixPath("/var/lib/oneke/server-token")
+
+
+@pytest.mark.parametrize("old", [None, "", " \n"])
+def test_a_secret_is_made_up_where_there_is_none(old: str | None) -> None:
+    files = FakeFiles({} if old is None else {str(SECRET_FILE): old})
+    perform(EnsureSecret(SECRET_FILE), make_system(files=files))
+    kept = files.kept[SECRET_FILE]
+    assert kept.mode == 0o600
+    assert len(kept.data.decode().strip()) == 64
+
+
+def test_no_two_secrets_are_alike() -> None:
+    files = FakeFiles()
+    other = PurePosixPath("/var/lib/oneke/agent-token")
+    perform(EnsureSecret(SECRET_FILE), make_system(files=files))
+    perform(EnsureSecret(other), make_system(files=files))
+    assert files.text(SECRET_FILE) != files.text(other)
+
+
+def test_a_secret_that_is_there_is_kept_and_for_root_only() -> None:
+    files = FakeFiles()
+    system = make_system(files=files)
+    files.put(SECRET_FILE, f"{SECRET}\n", mode=0o600)
+    assert EnsureSecret(SECRET_FILE).check(system, NOTHING) is None
+    files.put(SECRET_FILE, f"{SECRET}\n", mode=0o644)
+    perform(EnsureSecret(SECRET_FILE), system)
+    assert files.text(SECRET_FILE) == f"{SECRET}\n"
+    assert files.kept[SECRET_FILE].mode == 0o600
+
+
+def test_a_secret_that_can_not_be_read_is_not_replaced_by_another() -> None:
+    files = FakeFiles({str(SECRET_FILE): b"\xff\xfe"})
+    with pytest.raises(NotText):
+        EnsureSecret(SECRET_FILE).check(make_system(files=files), NOTHING)
+
+
+def test_a_new_secret_is_not_shown() -> None:
+    files = FakeFiles()
+    system = make_system(files=files)
+    change = EnsureSecret(SECRET_FILE).check(system, NOTHING)
+    EnsureSecret(SECRET_FILE).apply(system)
+    assert files.text(SECRET_FILE).strip() not in repr((change, EnsureSecret(SECRET_FILE)))
+
+
 # --- units ----------------------------------------------------------------------------------------
 
 
@@ -486,6 +545,132 @@ def test_a_unit_that_was_stopped_is_not_remembered_as_loaded() -> None:
     RunUnit(UNIT, (CONF,)).apply(system)
     StopUnit(UNIT).apply(system)
     assert files.kept.keys() == {CONF}
+
+
+# --- units whose start takes long -----------------------------------------------------------------
+
+COMING = replace(STOPPED, active="activating", sub="start", job="417")
+
+
+@pytest.mark.parametrize(
+    ("state", "begun_with", "summary", "done"),
+    [
+        (STOPPED, None, "start, without waiting for it", ["start"]),
+        (STOPPED, "new", "start, without waiting for it", ["start"]),
+        (replace(STOPPED, active="failed"), "new", "start, without waiting for it",
+         ["reset-failed", "start"]),
+        (replace(STOPPED, result="exec-condition"), "new", "start, without waiting for it",
+         ["start"]),
+        (replace(STOPPED, job="417"), "new", None, []),
+        (COMING, "new", None, []),
+        (replace(COMING, sub="auto-restart", job=""), "new", None, []),
+        (RUNNING, "new", None, []),
+        (replace(RUNNING, active="reloading"), "new", None, []),
+        (COMING, "old", "restart, with other settings", ["restart"]),
+        (replace(COMING, sub="auto-restart", job=""), "old", "restart, with other settings",
+         ["restart"]),
+        (RUNNING, "old", "restart, with other settings", ["restart"]),
+        (RUNNING, None, "restart, with other settings", ["restart"]),
+    ],
+)  # fmt: skip
+def test_a_unit_is_begun_once_and_anew_with_other_settings(
+    state: UnitState, begun_with: str | None, summary: str | None, done: list[str]
+) -> None:
+    files, units = FakeFiles(), FakeUnits({UNIT: state})
+    if begun_with:
+        files.put(paths.LOADED_DIR / UNIT, begun_with)
+    system = make_system(files=files, units=units)
+    action = BeginUnit(UNIT, "new")
+    change = action.check(system, NOTHING)
+    assert (change.summary if change else None) == summary
+    if change:
+        perform(action, system)
+    assert units.tape.find("units.") == [f"units.{verb} {UNIT}" for verb in done]
+
+
+@pytest.mark.parametrize("load", ["not-found", "masked"])
+def test_a_unit_that_can_not_be_begun_says_so_before_anything_is_changed(load: str) -> None:
+    units = FakeUnits({UNIT: replace(STOPPED, load=load)})
+    with pytest.raises(StillDifferent, match=load) as caught:
+        BeginUnit(UNIT, "settings").preflight(make_system(units=units))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("state", [STOPPED, RUNNING, replace(STOPPED, active="failed")])
+def test_a_cut_never_leaves_a_unit_with_settings_it_was_not_begun_with(state: UnitState) -> None:
+    """The runner is cut before any of the changes, and run again."""
+    for cut_before in range(10):
+        tape = Tape(cut_before)
+        files = FakeFiles({str(paths.LOADED_DIR / UNIT): "old"}, tape=tape)
+        units = FakeUnits({UNIT: state}, tape=tape)
+        system = make_system(files=files, units=units)
+        action = BeginUnit(UNIT, "new")
+        try:
+            action.apply(system)
+        except PowerCut:
+            tape.cut_before = None
+            if action.check(system, NOTHING):
+                action.apply(system)
+        else:
+            return
+        assert tape.find("units.restart" if state.is_active else "units.start")
+        assert files.text(paths.LOADED_DIR / UNIT) == "new"
+    pytest.fail("it has fewer than ten changes")
+
+
+# --- attributes in OneGate ------------------------------------------------------------------------
+
+TOLD = (("ONEGATE_K8S_MASTER", "172.20.0.101"), ("ONEGATE_K8S_TOKEN", f"K10ab::server:{SECRET}"))
+
+
+def test_what_differs_is_published_in_one_update() -> None:
+    onegate = FakeOneGate(101, {"ONEGATE_K8S_MASTER": "172.20.0.101", "READY": "YES"})
+    system = make_system(onegate=onegate)
+    change = Publish(TOLD).check(system, NOTHING)
+    assert change is not None
+    assert change.summary == "publish ONEGATE_K8S_TOKEN"
+    perform(Publish(TOLD), system)
+    assert onegate.updates == [{"ONEGATE_K8S_TOKEN": TOLD[1][1]}]
+    assert onegate.own["READY"] == "YES"
+
+
+def test_a_value_is_taken_back_by_writing_over_it_and_one_that_never_was_needs_nothing() -> None:
+    onegate = FakeOneGate(101, {"ONEKE_FOUNDER": "YES"})
+    system = make_system(onegate=onegate)
+    perform(Publish((("ONEKE_FOUNDER", ""), ("ONEKE_BLOCKED_BY", ""))), system)
+    assert onegate.updates == [{"ONEKE_FOUNDER": ""}]
+
+
+def test_what_a_sibling_made_a_list_is_published_anew() -> None:
+    onegate = FakeOneGate(101)
+    own = onegate.vms[101]
+    onegate.vms[101] = replace(own, attributes={"ONEKE_FOUNDER": ["YES", "YES"]})
+    perform(Publish((("ONEKE_FOUNDER", "YES"),)), make_system(onegate=onegate))
+
+
+def test_without_onegate_there_is_nothing_to_publish() -> None:
+    system = make_system()
+    assert Publish(TOLD).check(system, NOTHING) is None
+    Publish(TOLD).apply(system)
+
+
+def test_published_secrets_are_shown_nowhere() -> None:
+    system = make_system(onegate=FakeOneGate(101))
+    action = Publish(TOLD)
+    assert SECRET not in repr((action, action.name, action.check(system, NOTHING)))
+
+
+@pytest.mark.parametrize("value", ["a,b", '"', "READY=YES", "two\nlines"])
+def test_what_onegate_would_not_store_is_refused_before_anything_is_changed(value: str) -> None:
+    with pytest.raises(OneGateRefused):
+        Publish((("ONEKE_STEP", value),)).preflight(make_system())
+
+
+def test_onegate_that_fails_fails_the_publication() -> None:
+    onegate = FakeOneGate(101)
+    onegate.go_down(OneGateUnavailable("down"))
+    with pytest.raises(OneGateUnavailable):
+        Publish(TOLD).check(make_system(onegate=onegate), NOTHING)
 
 
 # --- links and routes -----------------------------------------------------------------------------
