@@ -113,6 +113,19 @@ class Rke2:
 
         return self.node.wait_until(said, timeout_s, f"{text!r} in the journal of rke2-{role}")
 
+    def wipe(self) -> None:
+        """Undo all of RKE2 on the node, as the script for it does; a new node is left."""
+        units = ["rke2-server.service", "rke2-agent.service"]
+        self.node.run(["systemctl", "stop", *units])
+        script = (
+            "sed -n 's/.*\"pid\": \\([0-9]*\\).*/\\1/p' /run/rke2-double/pods/*.json 2> /dev/null "
+            f"| xargs -r kill -KILL; rm -rf /etc/rancher {DATA} /run/rke2-double {KNOBS} {EVENTS} "
+            "/etc/cni/net.d/10-canal.conflist"
+        )
+        self.node.run(["sh", "-c", script])
+        self.node.run(["systemctl", "reset-failed", *units], check=False)
+        self._knobs = {}
+
     # --- looking ----------------------------------------------------------------------------
 
     def token(self, kind: str = "node-token") -> str:
@@ -166,6 +179,17 @@ class Rke2:
         argv = ["curl", "-sk", "--max-time", "4", "-w", "\n%{http_code}", *options, url]
         body, _, status = self.node.run(argv, check=False).stdout.rpartition("\n")
         return int(status or 0), body
+
+    def wait_answer(self, url: str, answer: tuple[int, str], timeout_s: float = 10) -> None:
+        """Wait until a URL has this status and body."""
+
+        def answered() -> bool:
+            told = self.ask(url)
+            if told != answer:
+                raise LabError(str(told))
+            return True
+
+        self.node.wait_until(answered, timeout_s, f"{url} to answer {answer}")
 
     def ask_as_admin(self, path: str, *options: str) -> tuple[int, str]:
         """The same of the API server, with the administrator's certificate."""

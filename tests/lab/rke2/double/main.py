@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
 
-from . import journal
+from . import journal, pods
 from .flags import render_help
 from .journal import Fatal, event, log
 from .knobs import Knobs
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_role(role: str, arguments: Sequence[str]) -> int:
     """Be a server or an agent; servers end with status 1 where the real ones do."""
-    signal.signal(signal.SIGTERM, lambda *_: _end(0))
+    signal.signal(signal.SIGTERM, lambda *_: _stop())
     signal.signal(signal.SIGINT, lambda *_: _end(0))
     os.umask(0o022)
     try:
@@ -77,6 +78,16 @@ def run_role(role: str, arguments: Sequence[str]) -> int:
         event("process.fatal", role=role, message=str(error))
         _end(1)
     return 0
+
+
+def _stop() -> None:
+    """End; where the whole machine goes down the pods are not kept waiting for."""
+    argv = ["systemctl", "is-system-running"]
+    told = subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
+    if told == "stopping":
+        for name in ("kube-apiserver", "etcd", "ingress"):
+            pods.stop(name, timeout_s=0)
+    _end(0)
 
 
 def _end(status: int) -> None:

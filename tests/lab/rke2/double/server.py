@@ -68,8 +68,8 @@ class Server:
         self._bury_removed_member()
         joins = bool(self.start.server) and not self._has_data()
         self._bootstrap(joins)
-        self.knobs.pass_phase("bootstrap")
         shared = self._open_supervisor()
+        self.knobs.pass_phase("bootstrap")
         self._write_access_files()
         shared.attached = True
         self.knobs.wait_while("stuck-start")
