@@ -1,0 +1,430 @@
+"""The double's cluster: objects, who may touch them, and the controllers, over etcd in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.rke2.double import controllers
+from tests.lab.rke2.double.apiserver import (
+    KINDS,
+    ApiError,
+    Kind,
+    apply_patch,
+    authorize,
+    check_precondition,
+    keep_apart,
+    matches_fields,
+    matches_labels,
+    parse_path,
+)
+from tests.lab.rke2.double.client import go_words
+from tests.lab.rke2.double.controllers import EtcdController, NodeControllers, taints
+from tests.lab.rke2.double.etcd import Entry, Etcd, EtcdError, Member, Status
+from tests.lab.rke2.double.knobs import Knobs
+from tests.lab.rke2.double.store import (
+    ETCD_FINALIZER,
+    Conflict,
+    Election,
+    NotFound,
+    Object,
+    Store,
+    condition,
+    set_condition,
+)
+from tests.lab.rke2.double.supervisor import keep_node_password, list_api_servers
+
+
+class MemoryEtcd(Etcd):
+    """Keys in a dictionary, members in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: dict[str, Entry] = {}
+        self.revision = 0
+        self.listed: list[Member] = []
+
+    def get(self, key: str) -> Entry | None:
+        return self.entries.get(key)
+
+    def below(self, prefix: str) -> list[Entry]:
+        return [self.entries[key] for key in sorted(self.entries) if key.startswith(prefix)]
+
+    def put(self, key: str, value: str, revision: int | None = None) -> int | None:
+        old = self.entries.get(key)
+        if revision is not None and revision != (old.revision if old else 0):
+            return None
+        self.revision += 1
+        self.entries[key] = Entry(key, value, self.revision)
+        return self.revision
+
+    def delete(self, key: str, revision: int | None = None) -> int | None:
+        old = self.entries.get(key)
+        if revision is not None and revision != (old.revision if old else 0):
+            return None
+        self.entries.pop(key, None)
+        self.revision += 1
+        return self.revision
+
+    def status(self) -> Status:
+        return Status(1, 1, False, self.revision)
+
+    def members(self) -> list[Member]:
+        return list(self.listed)
+
+    def promote(self, member_id: int) -> None:
+        self.listed = [
+            Member(each.id, each.name, each.peer_url, each.client_url, False)
+            if each.id == member_id
+            else each
+            for each in self.listed
+        ]
+
+    def remove(self, member_id: int) -> None:
+        self.listed = [each for each in self.listed if each.id != member_id]
+
+
+@pytest.fixture
+def etcd() -> MemoryEtcd:
+    return MemoryEtcd()
+
+
+@pytest.fixture
+def store(etcd: MemoryEtcd) -> Store:
+    return Store(etcd)
+
+
+@pytest.fixture
+def knobs(tmp_path: Path) -> Knobs:
+    file = tmp_path / "knobs.yaml"
+    file.write_text("delays: {ccm: 0}\nintervals: {node_grace: 0.05, controller_lease: 0.05}\n")
+    return Knobs([file])
+
+
+def node(name: str, **more: Any) -> Object:
+    return {"metadata": {"name": name, **more}, "spec": {}, "status": {}}
+
+
+def server(name: str, member: str) -> Object:
+    return node(
+        name,
+        labels={"node-role.kubernetes.io/etcd": "true"},
+        annotations={controllers.ETCD_NODE_NAME: member},
+        finalizers=[ETCD_FINALIZER],
+    )
+
+
+def member(number: int, name: str, *, is_learner: bool = False) -> Member:
+    return Member(number, name, f"http://10.0.0.{number}:2380", "", is_learner)
+
+
+# --- objects -------------------------------------------------------------------------------------
+
+
+def test_an_object_that_was_changed_meanwhile_is_not_overwritten(store: Store) -> None:
+    first = store.create("nodes", "", node("a"))
+    store.replace("nodes", "", first | {"spec": {"unschedulable": True}})
+    with pytest.raises(Conflict):
+        store.replace("nodes", "", first)
+    with pytest.raises(Conflict):
+        store.create("nodes", "", node("a"))
+    assert store.get("nodes", "", "a")["spec"] == {"unschedulable": True}
+
+
+def test_an_object_with_a_finalizer_only_starts_to_die(store: Store) -> None:
+    store.create("nodes", "", server("a", "a-1"))
+    dying = store.delete("nodes", "", "a")
+    assert dying["metadata"]["deletionTimestamp"]
+    dying["metadata"]["finalizers"] = []
+    store.replace("nodes", "", dying)
+    with pytest.raises(NotFound):
+        store.get("nodes", "", "a")
+
+
+def test_a_nodes_password_goes_with_the_node(store: Store) -> None:
+    store.create("nodes", "", node("a"))
+    assert keep_node_password(store, "a", "first")
+    assert keep_node_password(store, "a", "first")
+    assert not keep_node_password(store, "a", "second")
+    store.delete("nodes", "", "a")
+    assert keep_node_password(store, "a", "second")
+
+
+def test_a_namespace_is_told_from_another_that_begins_alike(store: Store) -> None:
+    for namespace in ("kube", "kube-system"):
+        store.create("secrets", namespace, {"metadata": {"name": "x"}})
+    assert [each["metadata"]["namespace"] for each in store.all("secrets", "kube")] == ["kube"]
+    assert len(store.all("secrets")) == 2
+
+
+def test_the_transition_time_moves_with_the_status_only() -> None:
+    obj: Object = {}
+    set_condition(obj, "Ready", "False", "A", "a")
+    obj["status"]["conditions"][0]["lastTransitionTime"] = "then"
+    set_condition(obj, "Ready", "False", "B", "b")
+    assert obj["status"]["conditions"][0]["lastTransitionTime"] == "then"
+    set_condition(obj, "Ready", "True", "C", "c")
+    assert obj["status"]["conditions"][0]["lastTransitionTime"] != "then"
+
+
+def test_an_office_is_taken_only_from_who_is_silent(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("tests.lab.rke2.double.store.time.monotonic", lambda: now)
+    first, second = Election(store, "x", "one"), Election(store, "x", "two")
+    assert first.holds(5)
+    assert not second.holds(5)
+    now = 104.0
+    assert first.holds(5)
+    assert not second.holds(5)
+    now = 109.5
+    assert second.holds(5)
+    assert not first.holds(5)
+
+
+# --- the API -------------------------------------------------------------------------------------
+
+
+def find_kind(resource: str, version: str) -> Kind | None:
+    return KINDS.get(resource) if version == "v1" else None
+
+
+@pytest.mark.parametrize(
+    ("path", "resource", "namespace", "name", "subresource"),
+    [
+        ("/api/v1/nodes", "nodes", "", "", ""),
+        ("/api/v1/nodes/a/status", "nodes", "", "a", "status"),
+        ("/api/v1/namespaces", "namespaces", "", "", ""),
+        ("/api/v1/namespaces/x", "namespaces", "", "x", ""),
+        ("/api/v1/namespaces/x/secrets/y", "secrets", "x", "y", ""),
+        (
+            "/apis/helm.cattle.io/v1/namespaces/kube-system/helmcharts/c",
+            *("helmcharts.helm.cattle.io", "kube-system", "c", ""),
+        ),
+    ],
+)
+def test_paths_name_objects(
+    path: str, resource: str, namespace: str, name: str, subresource: str
+) -> None:
+    target = parse_path(path, find_kind)
+    assert (target.kind.resource, target.namespace) == (resource, namespace)
+    assert (target.name, target.subresource) == (name, subresource)
+
+
+@pytest.mark.parametrize("path", ["/", "/api", "/apis/metallb.io/v1/x", "/api/v1/gadgets"])
+def test_an_unknown_kind_is_not_found(path: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        parse_path(path, find_kind)
+    assert caught.value.status == 404
+
+
+@pytest.mark.parametrize(
+    ("user", "groups", "method", "path", "allowed"),
+    [
+        ("system:admin", ("system:masters",), "DELETE", "/api/v1/nodes/a", True),
+        ("system:node:a", ("system:nodes",), "GET", "/api/v1/nodes", True),
+        ("system:node:a", ("system:nodes",), "PATCH", "/api/v1/nodes/a/status", True),
+        ("system:node:a", ("system:nodes",), "PATCH", "/api/v1/nodes/b", False),
+        ("system:node:a", ("system:nodes",), "GET", "/api/v1/secrets", False),
+        ("somebody", (), "GET", "/api/v1/nodes", False),
+    ],
+)
+def test_nodes_may_read_nodes_and_change_their_own(
+    user: str, groups: tuple[str, ...], method: str, path: str, allowed: bool
+) -> None:
+    target = parse_path(path, find_kind)
+    if allowed:
+        authorize(user, groups, method, target)
+        return
+    with pytest.raises(ApiError) as caught:
+        authorize(user, groups, method, target)
+    assert caught.value.status == 403
+
+
+def test_a_precondition_protects_a_node_that_was_made_anew() -> None:
+    old = node("a", uid="new", resourceVersion="7")
+    check_precondition(old, {"metadata": {"uid": "new"}})
+    for wanted in ({"uid": "old"}, {"resourceVersion": "6"}):
+        with pytest.raises(ApiError) as caught:
+            check_precondition(old, {"metadata": wanted})
+        assert caught.value.status == 409
+
+
+@pytest.mark.parametrize(
+    ("kind", "patch", "expected"),
+    [
+        ("merge-patch", {"a": None, "b": {"c": 2}}, {"b": {"c": 2, "d": 1}, "l": [1]}),
+        ("merge-patch", {"l": [2]}, {"a": 1, "b": {"d": 1}, "l": [2]}),
+        (
+            "json-patch",
+            [{"op": "add", "path": "/l/-", "value": 2}, {"op": "remove", "path": "/a"}],
+            {"b": {"d": 1}, "l": [1, 2]},
+        ),
+    ],
+)
+def test_patches(kind: str, patch: Any, expected: Object) -> None:
+    old: Object = {"a": 1, "b": {"d": 1}, "l": [1]}
+    assert apply_patch(old, patch, f"application/{kind}+json") == expected
+
+
+def test_a_strategic_patch_merges_conditions_by_their_type() -> None:
+    old: Object = {"status": {"conditions": [{"type": "A", "status": "1"}, {"type": "B"}]}}
+    patch = {"status": {"conditions": [{"type": "A", "status": "2"}]}}
+    merged = apply_patch(old, patch, "application/strategic-merge-patch+json")
+    assert merged["status"]["conditions"] == [{"type": "A", "status": "2"}, {"type": "B"}]
+
+
+def test_status_is_changed_by_its_own_path_only() -> None:
+    old: Object = {"metadata": {}, "spec": {"a": 1}, "status": {"b": 1}}
+    new: Object = {"metadata": {}, "spec": {"a": 2}, "status": {"b": 2}}
+    assert keep_apart(old, new, "") == {"metadata": {}, "spec": {"a": 2}, "status": {"b": 1}}
+    assert keep_apart(old, new, "status") == {"metadata": {}, "spec": {"a": 1}, "status": {"b": 2}}
+
+
+@pytest.mark.parametrize(
+    ("selector", "matches"),
+    [
+        ("", True),
+        ("a=1", True),
+        ("a==1,b", True),
+        ("a!=1", False),
+        ("!c", True),
+        ("a in (1, 2),!c", True),
+        ("a notin (1)", False),
+        ("c", False),
+    ],
+)
+def test_label_selectors(selector: str, matches: bool) -> None:
+    assert matches_labels(node("x", labels={"a": "1", "b": ""}), selector) == matches
+
+
+def test_field_selectors() -> None:
+    obj = node("x") | {"spec": {"nodeName": "n"}}
+    assert matches_fields(obj, "metadata.name=x,spec.nodeName=n")
+    assert not matches_fields(obj, "spec.nodeName!=n")
+
+
+# --- controllers ---------------------------------------------------------------------------------
+
+
+def test_a_silent_node_becomes_unknown_and_is_well_again_when_heard(
+    store: Store, knobs: Knobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 10.0
+    monkeypatch.setattr("tests.lab.rke2.double.controllers.time.monotonic", lambda: now)
+    monkeypatch.setattr("tests.lab.rke2.double.controllers.event", lambda *_, **__: None)
+    office = NodeControllers(store, knobs, "one")
+    new = node("a")
+    new["spec"]["taints"] = [{"key": controllers.UNINITIALIZED, "effect": "NoSchedule"}]
+    set_condition(new, "Ready", "True", "KubeletReady", "")
+    store.create("nodes", "", new)
+    leases = "leases.coordination.k8s.io"
+    lease = store.create(
+        leases, "kube-node-lease", {"metadata": {"name": "a"}, "spec": {"renewTime": "1"}}
+    )
+    office._tick()
+    seen = store.get("nodes", "", "a")
+    assert (taints(seen), seen["spec"]["providerID"]) == ([], "rke2://a")
+    now = 11.0
+    office._tick()
+    seen = store.get("nodes", "", "a")
+    assert condition(seen, "Ready") == "Unknown"
+    keys = [(taint["key"], taint["effect"]) for taint in taints(seen)]
+    assert keys == [(controllers.UNREACHABLE, effect) for effect in ("NoSchedule", "NoExecute")]
+    store.replace(leases, "kube-node-lease", lease | {"spec": {"renewTime": "2"}})
+    set_condition(seen, "Ready", "True", "KubeletReady", "")
+    store.replace("nodes", "", seen)
+    office._tick()
+    assert taints(store.get("nodes", "", "a")) == []
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("event", "info", "warning"):
+        monkeypatch.setattr(f"tests.lab.rke2.double.controllers.{name}", lambda *_, **__: None)
+    monkeypatch.setattr(controllers, "lacks_quorum", lambda *_, **__: False)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_learner_is_promoted_and_its_node_votes(
+    store: Store, etcd: MemoryEtcd, knobs: Knobs
+) -> None:
+    etcd.listed = [member(1, "a-1"), member(2, "b-2", is_learner=True), member(3, "")]
+    for name in ("a-1", "b-2", "c-9"):
+        store.create("nodes", "", server(name[0], name))
+    EtcdController(store, knobs, "one")._tick()
+    assert [each.is_learner for each in etcd.listed] == [False, False, False]
+    EtcdController(store, knobs, "one")._tick()
+    votes = {
+        each["metadata"]["name"]: condition(each, "EtcdIsVoter") for each in store.all("nodes")
+    }
+    assert votes == {"a": "True", "b": "True", "c": "False"}
+
+
+@pytest.mark.usefixtures("quiet")
+def test_deleting_a_node_takes_its_member_out_first(
+    store: Store, etcd: MemoryEtcd, knobs: Knobs
+) -> None:
+    etcd.listed = [member(1, "a-1"), member(2, "b-2")]
+    store.create("nodes", "", server("b", "b-2"))
+    store.delete("nodes", "", "b")
+    assert store.find("nodes", "", "b") is not None
+    EtcdController(store, knobs, "one")._tick()
+    assert [each.name for each in etcd.listed] == ["a-1"]
+    assert store.find("nodes", "", "b") is None
+
+
+@pytest.mark.usefixtures("quiet")
+def test_without_quorum_a_deleted_node_stays(
+    store: Store, etcd: MemoryEtcd, knobs: Knobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controllers, "lacks_quorum", lambda *_, **__: True)
+    etcd.listed = [member(1, "a-1"), member(2, "b-2")]
+    store.create("nodes", "", server("b", "b-2"))
+    store.delete("nodes", "", "b")
+    EtcdController(store, knobs, "one")._tick()
+    assert len(etcd.listed) == 2
+    assert store.get("nodes", "", "b")["metadata"]["finalizers"] == [ETCD_FINALIZER]
+
+
+@pytest.mark.usefixtures("quiet")
+def test_an_annotation_takes_the_member_out_and_keeps_the_node(
+    store: Store, etcd: MemoryEtcd, knobs: Knobs
+) -> None:
+    etcd.listed = [member(1, "a-1"), member(2, "b-2")]
+    marked = server("b", "b-2")
+    marked["metadata"]["annotations"][controllers.ETCD_REMOVE] = "true"
+    store.create("nodes", "", marked)
+    EtcdController(store, knobs, "one")._tick()
+    assert [each.name for each in etcd.listed] == ["a-1"]
+    annotations = store.get("nodes", "", "b")["metadata"]["annotations"]
+    assert annotations == {controllers.ETCD_REMOVED: "b-2"}
+
+
+def test_api_servers_are_the_addresses_of_servers(store: Store) -> None:
+    for name, labels in (("a", {"node-role.kubernetes.io/control-plane": "true"}), ("w", {})):
+        made = node(name, labels=labels)
+        made["status"]["addresses"] = [{"type": "InternalIP", "address": f"10.0.0.{ord(name)}"}]
+        store.create("nodes", "", made)
+    assert list_api_servers(store) == ["10.0.0.97:6443"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConnectionRefusedError(111, ""), "dial tcp a:1: connect: connection refused"),
+        (ConnectionResetError(104, ""), "EOF"),
+        (TimeoutError(), "context deadline exceeded"),
+        (OSError(113, ""), "dial tcp a:1: connect: no route to host"),
+    ],
+)
+def test_trouble_with_connections_reads_as_in_go(error: Exception, words: str) -> None:
+    assert words in go_words(error, "a:1")
+
+
+def test_a_member_that_is_down_is_an_etcd_error() -> None:
+    with pytest.raises(EtcdError):
+        Etcd(["http://127.0.0.1:9"], 0.2).members()
