@@ -187,7 +187,8 @@ class NotReady(OnekeError):
         self.elapsed_s = elapsed_s
         self.attempts = attempts
         ended = "gave up waiting for" if final else "time ran out waiting for"
-        super().__init__(f"{ended} {what} after {elapsed_s:.0f} s and {attempts} tries: {reason}")
+        # The cause comes first: OneGate and consoles show the beginning of long texts.
+        super().__init__(f"{reason} ({ended} {what} after {elapsed_s:.0f} s and {attempts} tries)")
 
 
 class StillDifferent(OnekeError):

@@ -83,7 +83,7 @@ class Bootstrap:
         if isinstance(decision, Hold):
             return (), Pause(_TURN, decision.reason, self.model.params.rke2.join_timeout)
         if isinstance(decision, Hopeless):
-            return (), GiveUp(_TURN, decision.reason, decision.hint)
+            return (), GiveUp(_TURN, f"{decision.reason}; {decision.hint}")
         return self._found() if isinstance(decision, Found) else self._join(decision)
 
     def _server_decision(self) -> ServerDecision:
