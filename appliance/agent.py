@@ -46,6 +46,8 @@ _READY_EVERY_S = 0.5
 _AFTER_CHANGE_S = 0.1
 _MOST_ROUNDS_ON_END = 50
 _ONEGATE_TIMEOUT_S = 900
+_ONEGATE_LONGEST_PAUSE_S = 15.0
+_ONEGATE = "OneGate to answer"
 _PREREQUISITES_TIMEOUT_S = 120
 _CHANGE_LOCK_TIMEOUT_S = 60
 
@@ -214,6 +216,14 @@ def _converge(
     return RunResult(decided.role_name, tuple(outcomes), decided.warnings, Ready(), waited_s)
 
 
+@dataclass
+class _Waited:
+    """How long something was waited for so far, and how often it was looked."""
+
+    seconds: float = 0.0
+    looks: int = 0
+
+
 class _StageRun:
     """One stage: plan, apply, and where something has to happen elsewhere first, plan anew."""
 
@@ -235,7 +245,9 @@ class _StageRun:
         self._lookout = lookout
         self._pause: Pause | None = None
         self._paused_at = 0.0
-        self._looks = 0
+        # What comes up again goes on where it was: two waits that take turns end as well.
+        self._waited: dict[str, _Waited] = {}
+        self._failures = 0
         self._changes: list[Step] = []
         self._rounds_on_end = 0
 
@@ -252,7 +264,11 @@ class _StageRun:
             except OneGateError as error:
                 if not error.retryable or self._stage is not Stage.BOOTSTRAP:
                     raise
-                then, steps = Pause("OneGate to answer", str(error), _ONEGATE_TIMEOUT_S), ()
+                self._failures += 1
+                then, steps = Pause(_ONEGATE, str(error), _ONEGATE_TIMEOUT_S), ()
+            else:
+                self._failures = 0
+                self._waited.pop(_ONEGATE, None)
             changed = [step for step in steps if step.change]
             self._changes += changed
             if then is None:
@@ -279,28 +295,35 @@ class _StageRun:
 
     def _wait(self, pause: Pause, *, has_changed: bool) -> None:
         clock = self._system.clock
-        if self._pause is None or self._pause.what != pause.what:
-            self._paused_at, self._looks = clock.monotonic(), 0
-        is_new = self._pause is None or self._pause != pause
-        self._pause, self._looks = pause, self._looks + 1
-        elapsed = clock.monotonic() - self._paused_at
+        if self._pause is not None and self._pause.what in self._waited:
+            self._waited[self._pause.what].seconds += clock.monotonic() - self._paused_at
+        waited = self._waited.setdefault(pause.what, _Waited())
+        waited.looks += 1
+        is_new = self._pause != pause
+        self._pause, self._paused_at = pause, clock.monotonic()
         if is_new:
-            self._log.info(
-                "wait.reason", what=pause.what, reason=pause.reason, elapsed_s=round(elapsed, 1)
-            )
+            elapsed = round(waited.seconds, 1)
+            self._log.info("wait.reason", what=pause.what, reason=pause.reason, elapsed_s=elapsed)
             self._reporter.progress(WAITING, pause.reason)
-        if elapsed + _READY_EVERY_S >= pause.timeout_s:
+        if waited.seconds + _READY_EVERY_S >= pause.timeout_s:
             raise self._not_ready(pause.what, pause.reason, final=False)
         self._rounds_on_end = self._rounds_on_end + 1 if has_changed else 0
         if self._rounds_on_end > _MOST_ROUNDS_ON_END:
-            raise StillDifferent(f"stage {self._stage.value}: finds something to do every time")
-        clock.sleep(_READY_EVERY_S if not has_changed else _AFTER_CHANGE_S)
+            raise StillDifferent(
+                f"stage {self._stage.value}: finds something to do every time: {pause.reason}"
+            )
+        clock.sleep(self._pause_s(has_changed=has_changed))
+
+    def _pause_s(self, *, has_changed: bool) -> float:
+        if has_changed:
+            return _AFTER_CHANGE_S
+        return min(_READY_EVERY_S * 2.0 ** min(self._failures, 10), _ONEGATE_LONGEST_PAUSE_S)
 
     def _not_ready(
         self, what: str, reason: str, *, final: bool, hint: str | None = None
     ) -> NotReady:
-        elapsed = self._system.clock.monotonic() - self._paused_at if self._pause else 0.0
-        error = NotReady(what, reason, elapsed_s=elapsed, attempts=self._looks, final=final)
+        waited = self._waited.get(what, _Waited())
+        error = NotReady(what, reason, elapsed_s=waited.seconds, attempts=waited.looks, final=final)
         error.hint = hint
         return error
 
