@@ -33,6 +33,7 @@ from appliance.system.onegate import encode_update
 from appliance.system.units import UnitState
 
 _ENABLED = ("enabled", "enabled-runtime")
+_JUST_BEGUN_S = 2.0
 _ROUTE_EVERY_S = 0.1
 
 # What HAProxy says after the lines that tell what is wrong.
@@ -427,11 +428,32 @@ class BeginUnit:
             )
 
     def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
-        """Compare what it does, and what it was started with."""
+        """Compare what it does, and what it was started with.
+
+        One that ends at once, or whose start is skipped, was begun all the same; it is not begun
+        again in the same breath.
+        """
         state = system.units.show(self.unit)
         if not state.is_active and not state.is_coming_up:
+            if self._was_just_begun(system):
+                return None
             return Change("start, without waiting for it")
         return None if self._has_settings(system) else Change("restart, with other settings")
+
+    def _was_just_begun(self, system: System) -> bool:
+        try:
+            begun = float(system.files.read(self._record) or "-inf")
+        except (NotText, ValueError):
+            return False
+        return 0 <= system.clock.uptime() - begun < _JUST_BEGUN_S
+
+    @property
+    def _record(self) -> PurePosixPath:
+        return paths.RUN_DIR / f"begun-{self.unit}"
+
+    def _begin(self, system: System, *, anew: bool) -> None:
+        system.units.begin(self.unit, anew=anew)
+        system.files.write(self._record, f"{system.clock.uptime()}\n", mode=0o600)
 
     def _has_settings(self, system: System) -> bool:
         try:
@@ -447,13 +469,13 @@ class BeginUnit:
         """
         state = system.units.show(self.unit)
         if state.is_active or state.is_coming_up:
-            system.units.begin(self.unit, anew=True)
+            self._begin(system, anew=True)
             mark_loaded(system, self.unit, self.settings)
             return
         mark_loaded(system, self.unit, self.settings)
         if state.active == "failed":
             system.units.reset_failed(self.unit)
-        system.units.begin(self.unit)
+        self._begin(system, anew=False)
 
 
 @dataclass(frozen=True)

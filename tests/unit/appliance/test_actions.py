@@ -39,6 +39,7 @@ from appliance.system.network import Route
 from appliance.system.units import UnitState
 from tests.fakes import (
     Call,
+    FakeClock,
     FakeCommands,
     FakeFiles,
     FakeNetwork,
@@ -594,6 +595,33 @@ def test_a_unit_that_can_not_be_begun_says_so_before_anything_is_changed(load: s
     with pytest.raises(StillDifferent, match=load) as caught:
         BeginUnit(UNIT, "settings").preflight(make_system(units=units))
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [replace(STOPPED, result="exec-condition"), replace(STOPPED, active="failed"), STOPPED],
+)
+def test_a_unit_that_ends_at_once_was_begun_and_is_begun_again_a_little_later(
+    ended: UnitState,
+) -> None:
+    units, clock = FakeUnits({UNIT: STOPPED}), FakeClock()
+    units.whenever_loaded(UNIT, lambda: units.states.update({UNIT: ended}))
+    system = make_system(units=units, clock=clock)
+    action = BeginUnit(UNIT, "settings")
+    perform(action, system)
+    clock.pass_time(5)
+    assert action.check(system, NOTHING) is not None
+    perform(action, system)
+    assert len(units.tape.find("units.start")) == 2
+
+
+def test_after_a_restart_of_the_machine_a_unit_is_begun_whenever_it_was_before() -> None:
+    files, units, clock = FakeFiles(), FakeUnits({UNIT: STOPPED}), FakeClock()
+    system = make_system(files=files, units=units, clock=clock)
+    perform(BeginUnit(UNIT, "settings"), system)
+    files.restart()
+    units.states[UNIT] = STOPPED
+    perform(BeginUnit(UNIT, "settings"), system)
 
 
 @pytest.mark.parametrize("state", [STOPPED, RUNNING, replace(STOPPED, active="failed")])

@@ -274,6 +274,19 @@ def test_a_stage_that_finds_something_to_do_every_time_ends_and_says_what_it_wai
     assert node.rounds[-1] - node.rounds[0] < 60
 
 
+def test_a_unit_whose_start_is_skipped_again_and_again_ends_the_run_with_its_reason(
+    node: Node,
+) -> None:
+    units = node.gateway.units
+    skipped = replace(units.states[UNIT], result="exec-condition")
+    units.whenever_loaded(UNIT, lambda: units.states.update({UNIT: skipped}))
+    node.decide = lambda facts: plan(
+        BeginUnit(UNIT, "conf"), then=Pause("RKE2", "the unit was skipped", 60)
+    )
+    with pytest.raises(NotReady, match="the unit was skipped"):
+        node.run()
+
+
 def test_a_node_that_is_not_ready_after_the_stage_has_its_own_deadline(node: Node) -> None:
     node.readiness = NotYet("the node is not Ready")
     with pytest.raises(NotReady, match="the node is not Ready"):
