@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from appliance.errors import ParameterProblems, Problem
 from appliance.values import AddressWithPrefix, HostAndPort, Placeholder
 from roles.common.addresses import ADDRESS_KEYS, Nic, build_address_book
+from roles.common.opennebula import OpenNebulaParams
 from roles.common.rke2params import NodeParams
 
 SUPERVISOR, API, HTTPS, HTTP = 0, 1, 2, 3
@@ -232,10 +233,20 @@ def _no_such_nic(wanted: str, own: list[NodeNic]) -> Problem:
 
 
 def _in_private_network(usable: list[tuple[Nic, NodeNic]], params: NodeParams) -> NodeNic | None:
+    """Find the interface in whose network the gateway is; a guessed network tells nothing."""
     vip = params.keepalived.vips.get(PRIVATE_VIP)
     gateway = vip.address if vip else params.opennebula.fallback_gateway
-    inside = (own for _, own in usable if gateway and gateway in own.address.network)
-    return next(inside, None)
+    for nic, own in usable:
+        is_known = _is_network_known(nic.number, params.opennebula)
+        if gateway and is_known and gateway in own.address.network:
+            return own
+    return None
+
+
+def _is_network_known(nic: int, params: OpenNebulaParams) -> bool:
+    given = params.nic_addresses.get(nic)
+    has_prefix = given is not None and given.prefix is not None
+    return has_prefix or nic in params.nic_masks or nic in params.nic_networks
 
 
 def build_node_name(params: NodeParams, nic: NodeNic) -> str:

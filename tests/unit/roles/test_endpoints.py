@@ -154,6 +154,8 @@ TWO_NICS = {"ETH0_IP": "198.51.100.7", "ETH1_IP": "172.20.0.101", "ETH1_MASK": "
         ),
         ({**TWO_NICS, "ETH0_IP": "", "ONEAPP_VROUTER_ETH1_VIP0": None}, "eth1 172.20.0.101/24"),
         ({"ETH0_VROUTER_MANAGEMENT": "YES"}, "eth0 172.20.0.101/24"),
+        ({**TWO_NICS, "ETH1_MASK": None}, "eth0 198.51.100.7/24"),
+        ({**TWO_NICS, "ETH1_MASK": None, "ETH1_NETWORK": "172.20.0.0"}, "eth1 172.20.0.101/16"),
     ],
 )
 def test_the_nic_is_the_named_one_else_that_of_the_private_network_else_the_first(
