@@ -101,7 +101,11 @@ class AgentModel:
     def settings(self, *, server: str, password: Secret) -> Rke2Settings:
         """Return what RKE2 is to run with."""
         config = build_agent_config(
-            self.params, self.node, server=server, is_storage=self.is_storage
+            self.params,
+            self.node,
+            server=server,
+            is_storage=self.is_storage,
+            known=self.known,
         )
         environment = render_environment(build_environment(self.params, self.node))
         return Rke2Settings(UNIT, config, environment, password)

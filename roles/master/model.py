@@ -27,11 +27,10 @@ from roles.common.election import (
     TOKEN_KEY,
 )
 from roles.common.endpoints import ClusterNode, build_node
-from roles.common.kubeconfig import published_kubeconfig
 from roles.common.localprobes import IsThere, Rke2Installed, Rke2Program, WordsWhileDown
 from roles.common.probes import ADMIN, ApiHealth, NodeSeen
 from roles.common.registration import registration_of_node, registration_of_server
-from roles.common.rke2config import build_server_config
+from roles.common.rke2config import build_server_config, published_kubeconfig
 from roles.common.rke2environment import build_environment, render_environment
 from roles.common.rke2keys import KnownKeys, known_keys
 
@@ -127,7 +126,7 @@ class MasterModel:
             BLOCKED_KEY: "",
         }
         if self.kubeconfig:
-            public = published_kubeconfig(self.kubeconfig, self.node.endpoints)
+            public = published_kubeconfig(self.kubeconfig, self.node)
             values[KUBECONFIG_KEY] = base64.b64encode(public.encode()).decode()
         return values
 
