@@ -88,6 +88,7 @@ class Machine:
             "ONEAPP_VROUTER_ETH0_VIP0": VIP,
             "ONEAPP_VROUTER_ETH1_VIP0": "172.20.0.86",
             "SET_HOSTNAME": self.name,
+            "ONEAPP_RKE2_START_TIMEOUT": "30",
             **changes,
         }
         self.tape = Tape()
