@@ -1,7 +1,7 @@
 """Why RKE2 does not come up: from its unit's state and journal to plain words.
 
 The fragments are the parts of RKE2's lines that stay the same over its versions.
-Source: rancher/rke2 and k3s-io/k3s; see docs/rke2.md.
+Source: rancher/rke2 and k3s-io/k3s; see docs/cluster.md.
 """
 
 from __future__ import annotations
