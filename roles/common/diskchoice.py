@@ -176,8 +176,7 @@ def _fits(disk: Disk, selector: Selector) -> bool:
 
 
 def _is_used(disk: Disk) -> bool:
-    in_use = disk.is_system or disk.is_swap or disk.mounted_at or disk.holders or disk.partitions
-    return bool(in_use) or any(_is_table(one) for one in disk.signatures)
+    return disk.is_used or bool(disk.partitions) or any(map(_is_table, disk.signatures))
 
 
 def is_idle(disk: Disk) -> bool:

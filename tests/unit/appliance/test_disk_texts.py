@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from appliance.system.disks import (
+from appliance.system.disktexts import (
     Mount,
     Signature,
     parse_blkid,
