@@ -22,8 +22,8 @@ $(STAMP): pyproject.toml appliance/__init__.py | host
 install: $(STAMP) ## make the virtual environment with all tools
 
 .PHONY: demo
-demo: host ## boot a gateway pair in the lab and show it come up (ONCE=1: end when it is up)
-	@$(PYTHON) -m tests.lab demo $(if $(ONCE),--once)
+demo: host ## boot a service in the lab and show it come up (ONCE=1: end when it is up; ROLES=2,3,2,1)
+	@$(PYTHON) -m tests.lab demo $(if $(ONCE),--once) $(if $(ROLES),--roles $(ROLES))
 
 .PHONY: check
 check: $(STAMP) ## linters and types

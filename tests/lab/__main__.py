@@ -1,4 +1,4 @@
-"""Command line of the lab: `python3 -m tests.lab bake`, `box -- CMD...`, `demo`, `shell NODE`."""
+"""Command line of the lab: `bake`, `box -- CMD...`, `demo`, `shell NODE`, `scale ROLE N`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from tests.lab.basics import LabError
+
+ROLES = ("vnf", "master", "worker", "storage")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,6 +23,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     box.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD ...")
     demo = verbs.add_parser("demo", help="boot a service and show how it comes up (needs root)")
     demo.add_argument("--once", action="store_true", help="end as soon as everything is up")
+    demo.add_argument(
+        "--roles",
+        metavar="V,M,W,S",
+        default="1,1,1,1",
+        help="how many gateways, masters, workers and storage nodes (default: %(default)s)",
+    )
+    scale = verbs.add_parser("scale", help="scale a role of the service of a running box")
+    scale.add_argument("role")
+    scale.add_argument("cardinality", type=int)
     shell = verbs.add_parser("shell", help="run a shell, or CMD, in a node of a running box")
     shell.add_argument("node")
     shell.add_argument("command", nargs=argparse.REMAINDER, metavar="[-- CMD ...]")
@@ -48,15 +60,48 @@ def _run(options: argparse.Namespace) -> int:
         from tests.lab.box import run_in_node
 
         return run_in_node(options.node, _without_dashes(options.command) or ["bash", "-l"])
+    if options.verb == "scale":
+        return _scale(options.role, options.cardinality)
     if os.environ.get("ONEKE_LAB_BOX") == "1":
         from tests.lab import demo
 
-        return demo.main(once=options.once)
+        return demo.main(once=options.once, **_read_roles(options.roles))
     from tests.lab.bake import bake
     from tests.lab.box import run_in_box
 
-    flags = ["--once"] if options.once else []
+    flags = ["--roles", options.roles, *(["--once"] if options.once else [])]
     return run_in_box([sys.executable, "-m", "tests.lab", "demo", *flags], bake())
+
+
+def _scale(role: str, cardinality: int) -> int:
+    from tests.lab.box import running_boxes
+    from tests.lab.lab import ONEGATE_SOCKET
+    from tests.lab.oneflow.control import FlowControl
+
+    sockets = [Path(f"/proc/{pid}/root{ONEGATE_SOCKET}") for pid in running_boxes()]
+    found = next((path for path in sockets if path.exists()), None)
+    if found is None:
+        raise LabError("no open box has a cloud; `make demo` opens one")
+    control = FlowControl(found)
+    accepted = [control.scale(service, role, cardinality) for service in control.services()]
+    if not any(accepted):
+        raise LabError(
+            f"OneFlow does not scale {role} to {cardinality}: the service is changing, or that is "
+            "its cardinality, or too few"
+        )
+    return 0
+
+
+def _read_roles(text: str) -> dict[str, int]:
+    """Read `1,1,1,1`.
+
+    Raises:
+        LabError: It is something else.
+    """
+    numbers = text.split(",")
+    if len(numbers) != len(ROLES) or not all(number.isdigit() for number in numbers):
+        raise LabError(f"--roles {text}: expected four numbers with commas between, as 2,3,2,1")
+    return dict(zip(ROLES, map(int, numbers), strict=True))
 
 
 def _without_dashes(command: list[str]) -> list[str]:

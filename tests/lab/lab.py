@@ -37,6 +37,8 @@ from tests.lab.node import Bind, Node
 from tests.lab.oneflow.control import FlowControl
 from tests.lab.service import Service, node_name, service_template
 
+ONEGATE_SOCKET = STATE / "onegate.sock"
+
 BOTH_NICS = (("eth0", "public"), ("eth1", "private"))
 PRIVATE_NIC = (("eth0", "private"),)
 
@@ -66,8 +68,7 @@ class Lab:
         self.nodes: dict[str, Node] = {}
         self._image = image
         self._version = onegate_version
-        self._socket = STATE / "onegate.sock"
-        self.onegate = FlowControl(self._socket)
+        self.onegate = FlowControl(ONEGATE_SOCKET)
         self._service_id: int | None = None
         self._driver: NodeDriver | None = None
         self._stack = ExitStack()
@@ -333,7 +334,7 @@ class Lab:
     def _start_onegate(self) -> Process:
         return self.internet.start(
             *("-m", "tests.lab.onegate", "--listen", f"{ONEGATE_ADDRESS}:{ONEGATE_PORT}"),
-            *("--control", str(self._socket), "--version", self._version),
+            *("--control", str(ONEGATE_SOCKET), "--version", self._version),
             what="OneGate",
         )
 

@@ -96,6 +96,10 @@ class Control:
         """
         self._call("set_service", service_id=service_id, state=state, roles=roles)
 
+    def services(self) -> list[int]:
+        """List the ids of the services there are."""
+        return list(self._call("services"))
+
     def service(self, service_id: int) -> dict[str, Any]:
         """Return `id`, `state` and `roles`, a list of `name`, `state`, `cardinality`, `vm_ids`."""
         return dict(self._call("service", service_id=service_id))

@@ -29,7 +29,7 @@ class Operations:
     """
 
     calls = frozenset(
-        {"add_service", "set_service", "service", "add_vm", "vm", "set_vm", "remove_vm"}
+        {"add_service", "set_service", "service", "services", "add_vm", "vm", "set_vm", "remove_vm"}
         | {"user_template", "set_user_template", "requests", "clear_requests"}
         | {"fault", "heal", "info"}
     )
@@ -78,6 +78,10 @@ class Operations:
                 role = service.find_role(name)
                 role.state = changes.get("state", role.state)
                 role.cardinality = changes.get("cardinality", role.cardinality)
+
+    def services(self) -> list[int]:
+        """List the services there are."""
+        return list(self._cloud.services)
 
     def service(self, service_id: int) -> dict[str, Any]:
         """Describe a service."""

@@ -253,6 +253,7 @@ def test_services_and_vms_are_made_and_described(control: Control, emulator: Emu
     )
     vm = control.vm(added["id"])
     assert (service_id, added["id"], len(added["token"])) == (2, "3", 24)
+    assert control.services() == [1, 2]
     assert (vm["name"], vm["state"], vm["lcm_state"]) == ("vnf_0_(service_2)", 3, 3)
     assert vm["nics"][0]["IP"] == "10.0.0.7"
     assert control.user_template(added["id"]) == {
