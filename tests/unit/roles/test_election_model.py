@@ -469,11 +469,10 @@ SCENES = {
     "one master": Scene(1),
     "two masters, one late": Scene(2, late=1),
     "one that goes and two that come": Scene(1, spares=2, removals=1),
-    "two, replaced one after the other": Scene(2, spares=2, removals=2, slow_updates=True),
+    "two, replaced one after the other": Scene(2, spares=2, removals=2),
     "two, one replaced, answers torn": Scene(2, spares=1, removals=1, torn=True),
-    "three, one removed, late and slow and torn": Scene(
-        3, late=1, removals=1, slow_updates=True, torn=True
-    ),
+    "three, one late, one removed, answers torn": Scene(3, late=1, removals=1, torn=True),
+    "three, one late, updates slow, answers torn": Scene(3, late=1, slow_updates=True, torn=True),
     "three that give up at times, one replaced": Scene(3, spares=1, removals=1, failing=True),
     "four, one removed": Scene(4, removals=1),
     "a lower id that nobody knew of": Scene(2, late=1, lying=True),
