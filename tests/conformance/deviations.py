@@ -45,6 +45,15 @@ _UNSEEN = """\
   answers of OneGate in a row do not know, and that is not Ready; of servers only one at a time, and
   none that etcd's quorum can not do without. The reference deletes every node with a name of its
   own that no VM publishes at that moment.
+- **RKE2's settings** stand in `config.yaml.d/50-oneke.yaml` with mode 0600, and name the files that
+  tokens are in; the administrator's own files beside it stay. The reference writes the tokens into
+  `config.yaml`, which everybody may read.
+- **`node-ip` and the label of the VM** are always set, and workers and storage nodes join with a
+  token of their own, published as `ONEGATE_K8S_AGENT_TOKEN`. The comparison leaves these out.
+- **The kubeconfig is published** only where `ONEAPP_ONEKE_PUBLISH_KUBECONFIG` says so; the
+  reference always does.
+- **A few parameters are new** or known from older appliances only: labels, taints, further RKE2
+  settings, masters without a taint, node name and NIC, joining by hand.
 - **keepalived can be switched off** (`ONEAPP_VNF_KEEPALIVED_ENABLED=NO`) and does not run without a
   virtual address to hold. The reference always runs it, with an empty group if need be.
 - **The packet filter is nftables** with one table of the agent's own, the reference's are chains of

@@ -24,6 +24,11 @@ _ALL_ONES = 0xFFFFFFFF
 _NIC_KEY = re.compile(r"ETH([0-9]+)_IP\Z")
 _NIC_WORD = re.compile(r"^!?eth[0-9]+$", re.MULTILINE)
 _PURE_NIC = re.compile(r"eth([0-9]+)\Z")
+_URI = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://(?:(?:%[0-9A-Fa-f]{2}|[!$&-.0-;=A-Z_a-z~])*@)?"
+    r"(?P<host>\[[0-9A-Fa-f:.]+\]|(?:%[0-9A-Fa-f]{2}|[!$&-.0-9;=A-Z_a-z~])*)(?::[0-9]*)?"
+    r"(?:/(?:%[0-9A-Fa-f]{2}|[!$&-.0-;=@-Z_a-z~])*)*(?:\?[^#\s\"<>]*)?(?:#[^\s\"<>]*)?\Z"
+)
 _SIMPLE_ESCAPES = dict(
     zip(
         '\\"#nrtfvbae',
@@ -68,6 +73,18 @@ def integer(text: str) -> int | None:
         if found:
             return sign * int(found[1].replace("_", ""), base)
     return None
+
+
+def uri_host(text: str) -> str | None:
+    """Return the host of a URI as URI.parse does (RFC 3986); None for an empty one.
+
+    Raises:
+        ReferenceFails: It is none.
+    """
+    found = _URI.match(text)
+    if not found:
+        raise ReferenceFails("URI::InvalidURIError")
+    return found["host"] or None
 
 
 def split(text: str, separator: str) -> list[str]:

@@ -32,7 +32,7 @@ from tests.conformance.reference import (
     undump,
 )
 from tests.conformance.vectors import Inputs
-from tests.unit.conformance import cluster_oracle
+from tests.unit.conformance import cluster_nodes, cluster_oracle
 from tests.unit.conformance.node_network import node_network
 
 Decision = dict[str, Any]
@@ -409,4 +409,7 @@ _DECIDE: Mapping[str, Callable[[Inputs], Decision]] = {
     "node_network": node_network,
     "detect_node": cluster_oracle.detect_node,
     "cleaner": cluster_oracle.cleaner,
+    "oneke_endpoints": cluster_nodes.endpoints,
+    "node_config": cluster_nodes.config,
+    "backend_registration": cluster_nodes.registration,
 }

@@ -29,7 +29,12 @@ from tests.unit.conformance import oracle
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 _VECTORS = load_vectors(DEFAULT_FOLDER)
-_BY_DESIGN = (("bound-without-servers",), ("joins-on-a-token",))
+_BY_DESIGN = (
+    ("bound-without-servers",),
+    ("joins-on-a-token",),
+    ("supervisor-in-certificate",),
+    ("proxy-exceptions",),
+)
 _DUE = {
     "one_env",
     "interfaces",
@@ -41,6 +46,9 @@ _DUE = {
     "external_ipv4s",
     "node_network",
     "detect_node",
+    "oneke_endpoints",
+    "node_config",
+    "backend_registration",
     "cleaner",
 }
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.conformance.vectors import Inputs
+from tests.unit.conformance.cluster_nodes import vary_endpoints, vary_node
 from tests.unit.conformance.cluster_variations import vary_cleaner, vary_detect_node
 from tests.unit.conformance.node_network import POOL as NODE_NETWORK
 from tests.unit.conformance.registering import with_answers
@@ -341,6 +342,10 @@ def variations(area: str, vectors: Sequence[Inputs], count: int) -> Iterator[Inp
             yield _vary_answer(base, chance)
         elif area == "detect_node":
             yield vary_detect_node(base, chance)
+        elif area == "oneke_endpoints":
+            yield vary_endpoints(base, chance)
+        elif area in ("node_config", "backend_registration"):
+            yield vary_node(base, chance)
         elif area == "cleaner":
             yield vary_cleaner(base, chance)
         elif area == "haproxy" and chance.random() < 0.6:
