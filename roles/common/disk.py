@@ -36,12 +36,6 @@ from roles.common.diskchoice import (
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-SERVICE = "storage"
-NODE_LABEL = "node.longhorn.io/create-default-disk=true"
-"""Has Longhorn make its disk on the node, at once: the node must not join before it is mounted."""
-NODE_TAINT = "node.longhorn.io/create-default-disk=true:NoSchedule"
-"""Keeps other pods away."""
-
 LATE_DISK_TIMEOUT_S = 300.0
 
 _WHAT = "the storage disk"
