@@ -114,16 +114,10 @@ class Rke2:
         return self.node.wait_until(said, timeout_s, f"{text!r} in the journal of rke2-{role}")
 
     def wipe(self) -> None:
-        """Undo all of RKE2 on the node, as the script for it does; a new node is left."""
-        units = ["rke2-server.service", "rke2-agent.service"]
-        self.node.run(["systemctl", "stop", *units])
-        script = (
-            "sed -n 's/.*\"pid\": \\([0-9]*\\).*/\\1/p' /run/rke2-double/pods/*.json 2> /dev/null "
-            f"| xargs -r kill -KILL; rm -rf /etc/rancher {DATA} /run/rke2-double {KNOBS} {EVENTS} "
-            "/etc/cni/net.d/10-canal.conflist"
-        )
-        self.node.run(["sh", "-c", script])
-        self.node.run(["systemctl", "reset-failed", *units], check=False)
+        """Undo all that RKE2 has done on the node; a new node is left, without knobs."""
+        folders = ["/etc/rancher", DATA, "/run/rke2-double", KNOBS, EVENTS]
+        script = '/usr/local/bin/rke2-killall.sh; rm -rf "$@"; systemctl reset-failed "rke2-*"'
+        self.node.run(["sh", "-c", script, "wipe", *folders], check=False)
         self._knobs = {}
 
     # --- looking ----------------------------------------------------------------------------

@@ -29,6 +29,6 @@ rm -rf "$unpacked"
 
 cp -R --no-preserve=ownership "$SOURCE/root/." /
 cp -R --no-preserve=ownership "$SOURCE/double" "$PROGRAM/"
-chmod 0755 /usr/local/bin/rke2
+chmod 0755 /usr/local/bin/rke2 /usr/local/bin/rke2-*.sh
 chmod -R u=rwX,go=rX "$PROGRAM"
 python3 -m compileall -q "$PROGRAM"

@@ -126,6 +126,7 @@ class Agent:
             user=None if path == "/cacerts" else ("node", self.token.password),
             headers=headers if path.endswith(".crt") else {},
             dial=self.supervisors.candidates(),
+            on_unreachable=self.supervisors.distrust,
             name="127.0.0.1",  # the real one goes through its own balancer on loopback
         )
 

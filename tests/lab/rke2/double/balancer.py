@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from . import journal, paths
 
 DIAL_S = 3
+DISTRUST_S = 15
 
 
 class Balancer:
@@ -29,13 +31,25 @@ class Balancer:
         self._port = port
         self._seed = seed
         self._servers = _read(self._file)
+        self._failed: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def candidates(self) -> list[str]:
         """Addresses in the order they are tried."""
         with self._lock:
             servers = list(self._servers)
-        return [*servers, *([self._seed] if self._seed not in servers else [])]
+            failed = {
+                address
+                for address, at in self._failed.items()
+                if time.monotonic() - at < DISTRUST_S
+            }
+        known = [*servers, *([self._seed] if self._seed not in servers else [])]
+        return sorted(known, key=lambda address: address in failed)
+
+    def distrust(self, address: str) -> None:
+        """Try an address last for a while: it could not be reached."""
+        with self._lock:
+            self._failed[address] = time.monotonic()
 
     def update(self, servers: Sequence[str]) -> None:
         """Learn of the servers there are now; an empty list is none."""
@@ -68,6 +82,7 @@ class Balancer:
                 async with asyncio.timeout(DIAL_S):
                     far = await asyncio.open_connection(host.strip("[]"), int(port))
             except (OSError, TimeoutError):
+                self.distrust(address)
                 continue
             await asyncio.gather(_pump(reader, far[1]), _pump(far[0], writer))
             return

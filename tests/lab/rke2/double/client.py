@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -42,6 +42,7 @@ def fetch(
     headers: Mapping[str, str] | None = None,
     dial: Sequence[str] = (),
     name: str = "",
+    on_unreachable: Callable[[str], None] = lambda _: None,
 ) -> bytes:
     """Body of a URL.
 
@@ -52,6 +53,7 @@ def fetch(
         user: Name and password.
         headers: Further ones.
         dial: Addresses `host:port` to connect to in place of the URL's, the first that answers.
+        on_unreachable: Told of each address that could not be connected to.
         name: What the server's certificate has to be for, if not for the URL's host.
 
     Raises:
@@ -64,7 +66,7 @@ def fetch(
     if user is not None:
         sent["Authorization"] = "Basic " + b64encode(":".join(user).encode()).decode()
     where = dial or (f"{host}:{port}",)
-    connection = _connect(url, name or host, context, timeout_s, where)
+    connection = _connect(url, name or host, context, timeout_s, where, on_unreachable)
     try:
         connection.request("GET", split.path, headers=sent)
         response = connection.getresponse()
@@ -79,7 +81,12 @@ def fetch(
 
 
 def _connect(
-    url: str, name: str, context: ssl.SSLContext, timeout_s: float, dial: Sequence[str]
+    url: str,
+    name: str,
+    context: ssl.SSLContext,
+    timeout_s: float,
+    dial: Sequence[str],
+    on_unreachable: Callable[[str], None],
 ) -> http.client.HTTPConnection:
     words = "no address"
     for where in dial:
@@ -93,6 +100,7 @@ def _connect(
             if raw is not None:
                 raw.close()
             words = go_words(error, where)
+            on_unreachable(where)
             continue
         return connection
     raise Unreachable(f'Get "{url}": {words}') from None

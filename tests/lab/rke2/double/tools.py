@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import ssl
 import sys
 import tempfile
@@ -35,6 +36,18 @@ SHORT = {
     "deploy": "deployments",
     "pvc": "persistentvolumeclaims",
 }
+
+
+BOOLEANS = (
+    *("--ignore-not-found", "--no-headers", "--overwrite", "--all", "--client", "--wait"),
+    *("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--now"),
+    *("--disable-eviction", "--show-labels"),
+)
+"""Options that need no value, yet may have one behind an equals sign."""
+
+_STEP = re.compile(
+    r"""\.((?:[^.\[\\]|\\.)+)|\[\?\(@\.(\w+)\s*==\s*["']?([^"')]*)["']?\)\]|\[(\*|\d+)\]"""
+)
 
 
 class UsageError(Exception):
@@ -79,6 +92,7 @@ def kubectl(arguments: Sequence[str]) -> int:
         "uncordon": lambda api, options: _schedulable(api, options, False),
         "drain": _drain,
         "annotate": lambda api, options: _mark(api, options, "annotations"),
+        "patch": _patch,
         "label": lambda api, options: _mark(api, options, "labels"),
         "wait": _wait,
     }
@@ -94,7 +108,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "verb",
         choices=(
             *("get", "delete", "cordon", "uncordon", "drain", "annotate", "label", "version"),
-            "wait",
+            *("wait", "patch"),
         ),
     )
     parser.add_argument("words", nargs="*")
@@ -106,17 +120,15 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--for", dest="wanted", default="")
     parser.add_argument("--timeout", default="30s")
     parser.add_argument("--request-timeout", default="0")
-    parser.add_argument("--wait", nargs="?", const="true", default="true")
     parser.add_argument("--grace-period", default="")
-    parser.add_argument("-f", "--filename", default="")
-    for flag in (
-        *("--ignore-not-found", "--no-headers", "--overwrite", "--all", "--client"),
-        *("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--now"),
-        *("--disable-eviction", "--show-labels"),
-    ):
-        parser.add_argument(flag, nargs="?", const="true", default="false")
+    parser.add_argument("--raw", default="")
+    parser.add_argument("-p", "--patch", default="")
+    parser.add_argument("--type", default="strategic")
+    for flag in BOOLEANS:
+        parser.add_argument(flag, default="true" if flag == "--wait" else "false")
     parser.add_argument("-A", "--all-namespaces", action="store_true")
-    return parser.parse_intermixed_args(list(arguments))
+    spelled_out = [f"{word}=true" if word in BOOLEANS else word for word in arguments]
+    return parser.parse_intermixed_args(spelled_out)
 
 
 def _api(options: argparse.Namespace) -> Api:
@@ -219,8 +231,12 @@ def _version(options: argparse.Namespace) -> int:
 
 
 def _get(api: Api, options: argparse.Namespace) -> int:
-    if options.words[:1] == ["--raw"]:
-        raise UsageError("--raw is not known here")
+    if options.raw:
+        status, text = api.ask("GET", options.raw)
+        if status >= 300:
+            raise Refused(options.raw, status, text)
+        print(text, end="" if text.endswith("\n") else "\n")
+        return 0
     kind, names = _targets(options)
     found = _objects(api, options, kind, names)
     plural = kind.resource.partition(".")[0]
@@ -248,12 +264,20 @@ def _get(api: Api, options: argparse.Namespace) -> int:
 
 
 def _jsonpath(obj: Object, form: str) -> str:
-    """The simplest of paths: `{.a.b}`."""
-    path = form.removeprefix("jsonpath=").strip("'{}").strip(".")
-    value: Any = obj
-    for part in path.split("."):
-        value = value.get(part, "") if isinstance(value, dict) else ""
-    return value if isinstance(value, str) else json.dumps(value)
+    """One path, such as `{.status.conditions[?(@.type=="Ready")].status}`."""
+    path = form.removeprefix("jsonpath=").strip("'").removeprefix("{").removesuffix("}")
+    found: list[Any] = [obj]
+    for name, condition_key, condition_value, index in _STEP.findall(path):
+        if name:
+            name = name.replace("\\.", ".")
+            found = [each[name] for each in found if isinstance(each, dict) and name in each]
+            continue
+        items = [item for each in found if isinstance(each, list) for item in each]
+        if condition_key:
+            found = [item for item in items if str(item.get(condition_key)) == condition_value]
+        else:
+            found = items if index == "*" else items[int(index) : int(index) + 1]
+    return " ".join(each if isinstance(each, str) else json.dumps(each) for each in found)
 
 
 def _print_nodes(nodes: Sequence[Object], options: argparse.Namespace) -> None:
@@ -383,6 +407,17 @@ def _mark(api: Api, options: argparse.Namespace, field: str) -> int:
                 )
         api.merge(_path(kind, options, name), {"metadata": {field: changes}})
         print(f"{kind.name.lower()}/{name} {done}")
+    return 0
+
+
+def _patch(api: Api, options: argparse.Namespace) -> int:
+    kind, names = _targets(options)
+    content = {"merge": "merge-patch", "json": "json-patch"}.get(options.type)
+    for name in names:
+        path = _path(kind, options, name)
+        patch = yaml.safe_load(options.patch)
+        api.call("PATCH", path, patch, f"application/{content or 'strategic-merge-patch'}+json")
+        print(f"{kind.name.lower()}/{name} patched")
     return 0
 
 
