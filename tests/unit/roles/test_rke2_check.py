@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance.context import Context
 from appliance.errors import Problem
 from appliance.values import Rejected
 from roles.common.rke2check import check_rke2
 from roles.common.rke2extra import parse_extra_config
 from roles.common.rke2keys import LISTED_KEYS, known_keys, near_key, parse_help
 from roles.common.rke2params import pinned_token
-from tests.unit.roles.nodes import params_of
+from tests.unit.roles.nodes import NODE, params_of, parse_node
 
 EXTRA = "ONEAPP_RKE2_EXTRA_CONFIG"
 
@@ -173,6 +174,19 @@ def test_any_text_is_read_or_refused_in_words(text: str) -> None:
         assert str(rejected)
     else:
         assert all(isinstance(key, str) for key in extra)
+
+
+@pytest.mark.parametrize("name", ["ONEAPP_K8S_HTTP_PROXY", "ONEAPP_K8S_HTTPS_PROXY"])
+def test_a_proxy_that_go_would_ignore_is_refused_and_its_password_not_shown(name: str) -> None:
+    context = Context({**NODE, name: 'http://user:pl4n"ted @proxy.example.org:3128'}, "test")
+    (problem,) = parse_node(context)[1]
+    assert str(problem).startswith(f"{name}=***: expected a URL")
+    assert "pl4n" not in str(problem)
+
+
+def test_a_proxys_password_is_not_part_of_how_parameters_print() -> None:
+    params = params_of(ONEAPP_K8S_HTTP_PROXY="http://user:pl4nted@proxy.example.org:3128")
+    assert "pl4nted" not in repr(params)
 
 
 # --- the keys that RKE2 knows ---------------------------------------------------------------------
