@@ -92,7 +92,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Absent:
-    """The disk is not there, and may come yet."""
+    """The disk is not there or not free, and that may pass."""
 
     reason: str
 
@@ -191,13 +191,17 @@ def worth_a_look(request: Request, sight: DiskSight) -> tuple[tuple[Disk, Signat
     record = sight.record
     begun = record.uuid if record is not None and not record.is_made else None
     meant = () if record is not None and record.is_made else candidates(request.selector, sight)
+
+    def matters(disk: Disk, found: Signature) -> bool:
+        if found.uuid == begun:
+            return found.kind in KINDS
+        is_asked_for = disk in meant and found.kind == request.kind
+        return is_asked_for and not is_own(found, request.label)
+
     return tuple(
         (disk, disk.signatures[0])
         for disk in sight.disks
-        if is_idle(disk)
-        and len(disk.signatures) == 1
-        and disk.signatures[0].kind in KINDS
-        and (disk in meant or disk.signatures[0].uuid == begun)
+        if is_idle(disk) and len(disk.signatures) == 1 and matters(disk, disk.signatures[0])
     )
 
 
@@ -306,6 +310,9 @@ def _judge_known(bearers: Sequence[Disk], record: DiskRecord) -> Verdict:
             f" {size_words(record.size_bytes)}{serial}; only `rm {RECORD}` gives it up for another"
         )
     disk = bearers[0]
+    if disk.is_busy and not disk.is_used:
+        # After a power cut its log is replayed for a while before it shows as mounted.
+        return Absent(f"{disk.path} is being mounted, or is in use by another program or container")
     if (reason := _obstacle(disk)) is not None:
         return Refused(reason)
     if len(disk.signatures) != 1:

@@ -10,8 +10,10 @@ from pathlib import PurePosixPath
 import pytest
 
 from appliance.actions import RunUnit, WriteFile
+from appliance.context import Context
 from appliance.diskactions import RECORD, DiskRecord, FormatDisk
 from appliance.facts import Facts, FactsWanted, gather_facts
+from appliance.parameters import parse_parameters
 from appliance.plan import Action, GiveUp, Pause
 from appliance.render import render
 from appliance.service import Service
@@ -191,6 +193,18 @@ def test_without_a_device_no_disk_is_looked_at_or_prepared(services: dict[str, S
 # --- what is mounted as it is ---------------------------------------------------------------------
 
 
+def test_templates_of_the_1_24_generation_have_their_disk_at_vdb(
+    services: dict[str, Service],
+) -> None:
+    entries = {"storage": services["storage"].entries}
+    for given in ({}, {"ONEAPP_STORAGE_DEVICE": ""}):
+        context = Context(given, "test")
+        before = parse_parameters(entries, context, legacy=True).values["storage"]
+        today = parse_parameters(entries, context, legacy=False).values["storage"]
+        assert (before["device"], today["device"]) == ("/dev/vdb", None)
+        assert (today["filesystem"], today["mountpoint"]) == ("xfs", "/var/lib/longhorn")
+
+
 def test_our_own_file_system_is_mounted_as_it_is_on_a_rebuilt_machine(
     services: dict[str, Service],
 ) -> None:
@@ -333,8 +347,18 @@ def test_only_a_file_system_nobody_uses_is_looked_into(
 ) -> None:
     machine = Machine(disk)
     machine.facts()
-    looked = len(disk.signatures) == 1 and disk.signatures[0].kind in ("xfs", "ext4")
-    assert machine.disks.looked_into == ([disk.path] if looked and not disk.mounted_at else [])
+    assert machine.disks.looked_into == ([disk.path] if disk.signatures == (FOREIGN,) else [])
+
+
+def test_what_is_known_to_be_ours_is_not_looked_into() -> None:
+    machine = Machine(make_disk(signatures=(OURS,)))
+    machine.facts()
+    machine.remember()
+    machine.facts()
+    assert machine.disks.looked_into == []
+    machine.remember(is_made=False)
+    machine.facts()
+    assert machine.disks.looked_into == [PurePosixPath("/dev/vdb")]
 
 
 def test_the_command_that_adopts_makes_it_ours() -> None:
@@ -424,6 +448,14 @@ def test_no_other_disk_is_taken_in_place_of_one_that_is_missing(
     assert isinstance(disk_pause(PARAMS, machine.facts()), Pause)
     machine.files.remove(RECORD)
     assert isinstance(machine.verdict(), ToFormat)
+
+
+def test_a_disk_of_which_the_log_is_being_replayed_is_waited_for() -> None:
+    machine = Machine(make_disk(signatures=(OURS,), is_busy=True))
+    machine.remember()
+    assert isinstance(machine.verdict(), Absent)
+    assert isinstance(disk_pause(PARAMS, machine.facts()), Pause)
+    assert isinstance(disk_readiness(PARAMS, machine.facts()), NotYet)
 
 
 def test_a_foreign_disk_under_the_old_name_is_not_mounted_for_ours() -> None:
