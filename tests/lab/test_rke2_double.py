@@ -448,6 +448,13 @@ def test_nine_thousand_three_hundred_forty_five_is_open_long_before_it_is_of_use
     assert stranger.state("server")["SubState"] == "start"
 
 
+def test_a_node_whose_clock_is_off_trusts_no_certificate(founder: Rke2, stranger: Rke2) -> None:
+    stranger.fail("clock-off")
+    stranger.configure(joining(stranger, "agent"))
+    stranger.start("agent")
+    stranger.wait_journal("agent", "certificate has expired or is not yet valid")
+
+
 def test_two_founders_are_two_clusters_and_both_are_well(founder: Rke2, stranger: Rke2) -> None:
     stranger.configure(config(stranger, token=TOKEN))
     stranger.start("server")

@@ -8,6 +8,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -130,6 +131,14 @@ def go_words(error: Exception, where: str) -> str:
         if error.errno in words:
             return f"dial tcp {where}: connect: {words[error.errno]}"
     return str(error) or type(error).__name__
+
+
+def off_clock(url: str) -> Unreachable:
+    """What a client says whose clock is behind the certificates."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(0))
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    words = f"certificate has expired or is not yet valid: current time {now} is before {since}"
+    return Unreachable(f'Get "{url}": tls: failed to verify certificate: x509: {words}')
 
 
 class Api:

@@ -79,21 +79,16 @@ FLAGS: tuple[Flag, ...] = (
         "list",
         BOTH,
         "node-label node-taint node-internal-dns node-external-dns kubelet-arg kube-proxy-arg "
-        "kube-proxy-extra-mount kube-proxy-extra-env airgap-extra-registry "
+        "airgap-extra-registry "
         "image-credential-provider-bin-dir control-plane-resource-requests "
-        "control-plane-resource-limits control-plane-probe-configuration",
+        "control-plane-resource-limits control-plane-probe-configuration "
+        + " ".join(f"{name}-extra-{kind}" for name in COMPONENTS for kind in ("mount", "env")),
     ),
     *_flags(
         "list",
         SERVER,
         "etcd-arg kube-apiserver-arg kube-controller-manager-arg kube-scheduler-arg "
-        "kube-cloud-controller-manager-arg helm-controller-arg "
-        + " ".join(
-            f"{name}-extra-{kind}"
-            for name in COMPONENTS
-            for kind in ("mount", "env")
-            if name != "kube-proxy"
-        ),
+        "kube-cloud-controller-manager-arg helm-controller-arg",
     ),
     *_flags(
         "bool",
@@ -112,21 +107,20 @@ FLAGS: tuple[Flag, ...] = (
         "text",
         SERVER,
         "advertise-address write-kubeconfig-group write-kubeconfig-name "
-        "audit-policy-file pod-security-admission-config-file secrets-encryption-provider "
+        "secrets-encryption-provider "
         "datastore-endpoint datastore-cafile datastore-certfile datastore-keyfile "
         "etcd-snapshot-dir etcd-s3-bucket etcd-s3-folder etcd-s3-access-key etcd-s3-secret-key "
         "etcd-s3-endpoint-ca etcd-s3-proxy etcd-s3-config-secret etcd-s3-session-token "
-        "etcd-s3-bucket-lookup-type cluster-reset-restore-path helm-job-image "
-        "kube-apiserver-image kube-controller-manager-image kube-scheduler-image etcd-image",
+        "etcd-s3-bucket-lookup-type cluster-reset-restore-path helm-job-image",
     ),
     *_flags(
         "text",
         BOTH,
         "system-default-registry private-registry snapshotter default-runtime resolv-conf "
         "container-runtime-endpoint cloud-provider-name cloud-provider-config profile "
-        "image-credential-provider-config node-name-from-cloud-provider-metadata "
-        "kube-proxy-image pause-image runtime-image cloud-controller-manager-image vmodule "
-        "kubelet-path",
+        "image-credential-provider-config kubelet-path pause-image runtime-image "
+        "audit-policy-file pod-security-admission-config-file "
+        + " ".join(f"{name}-image" for name in COMPONENTS),
     ),
 )
 

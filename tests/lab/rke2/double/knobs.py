@@ -56,6 +56,7 @@ MODES = (
     *("readyz-flap", "core-not-ready", "config-mismatch", "crash-after-ready", "quorum-loss"),
     *("stale-db-other-token", "cni-missing", "ccm-stuck", "disk-full", "image-missing"),
     *("slow-start", "kubeconfig-early", "not-a-member"),
+    "clock-off",
 )
 """Failures that are switched on by name; the others of the contract are brought about for real."""
 
