@@ -5,6 +5,7 @@ Who asks knows what an answer means, and what to do where none comes.
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import InsecureRequestWarning
 
 _MOST_SAID = 200
+# Python ends what OpenSSL says with a place in its own source.
+_PLACE_IN_SOURCE = re.compile(r" ?\(_ssl\.c:\d+\)")
 
 
 class TransferFailed(Exception):
@@ -164,7 +167,8 @@ def cause_of(error: requests.RequestException) -> str:
     cause = _bottom_of(error)
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
-    return " ".join(str(cause).split())[:_MOST_SAID] or type(cause).__name__
+    told = _PLACE_IN_SOURCE.sub("", " ".join(str(cause).split()))
+    return told[:_MOST_SAID] or type(cause).__name__
 
 
 def said(content: bytes) -> str:

@@ -11,6 +11,7 @@ from appliance.role import StatusLine
 from appliance.secret import Secret
 from roles.common import clusterstate as kept
 from roles.common.clusternode import (
+    RKE2_UNITS,
     WORDS_S,
     ClusterNodeParams,
     PinnedNode,
@@ -27,6 +28,7 @@ from roles.common.clusternode import (
     plan_blocked,
     plan_publication,
     plan_rke2,
+    refuse_other_kind,
     secret_file,
     supervisor_trouble,
 )
@@ -57,7 +59,7 @@ Decision = tuple[Iterable[Action], Pause | GiveUp | None]
 def facts_wanted(params: ClusterNodeParams) -> FactsWanted:
     """Name what a worker or storage node looks at."""
     return FactsWanted(
-        units=(UNIT,),
+        units=RKE2_UNITS,
         files=(kept.AGENT_TOKEN,),
         probes=(_WORDS, _own_node(params)),
         lasting=(_PROGRAM,),
@@ -141,6 +143,9 @@ class AgentBootstrap:
 
     def plan(self) -> Plan:
         """Return the plan of this round."""
+        refusal = refuse_other_kind(UNIT, _RKE2, self.facts)
+        if refusal is not None:
+            return Plan(Stage.BOOTSTRAP, (), refusal)
         is_started_again = self.model.state.is_member and self.model.token.reveal().strip()
         actions, then = self._run() if is_started_again else self._enter()
         return Plan(Stage.BOOTSTRAP, tuple(actions), then)
@@ -191,7 +196,7 @@ class AgentBootstrap:
             return (*actions, *blocked), pause_for_rke2(
                 _RKE2, found, self.model.params.rke2.start_timeout
             )
-        line = describe_node(model.node.node_name, model.seen)
+        line = describe_node(model.params, model.node.node_name, model.seen)
         if not line.is_well:
             return actions, Pause(_RKE2, line.state, self.model.params.rke2.start_timeout)
         values = model.published_values()
@@ -211,4 +216,4 @@ def describe_agent(
     yield from describe_own_network(params, facts)
     yield describe_membership(model.state)
     yield describe_unit(UNIT, facts, model.words)
-    yield describe_node(model.node.node_name, model.seen)
+    yield describe_node(params, model.node.node_name, model.seen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -11,12 +12,13 @@ from pathlib import PurePosixPath
 from appliance.actions import BeginUnit, Publish, RemoveFile, SetHostName, WriteFile
 from appliance.errors import ParameterProblems
 from appliance.facts import Facts, FactsWanted
-from appliance.plan import Action, Pause
+from appliance.plan import Action, GiveUp, Pause
 from appliance.role import Findings, StatusLine
 from appliance.secret import Secret
 from appliance.service import Service
 from appliance.system import System
-from appliance.system.kubernetes import Access
+from appliance.system.kubernetes import Access, Node
+from appliance.system.supervisor import Answer
 from appliance.waiting import Failed, NotYet, Readiness, Ready
 from roles.common.clusterstate import (
     CLUSTER,
@@ -42,13 +44,18 @@ from roles.common.prerequisites import await_addresses
 from roles.common.probes import NodeSeen, OwnNode, SupervisorAnswers
 from roles.common.rke2check import check_rke2
 from roles.common.rke2config import holds_secret, render_config
-from roles.common.rke2extra import Config
+from roles.common.rke2extra import Config, parse_extra_config
 from roles.common.rke2keys import KnownKeys
 from roles.common.rke2params import BalancerParams, Rke2Params, VipParams
 
 WORDS_S = 90.0
 ONEGATE_TIMEOUT_S = 900.0
+RKE2_UNITS = ("rke2-server.service", "rke2-agent.service")
 _FINAL_TIMEOUT_S = 60.0
+_UNINITIALIZED = "node.cloudprovider.kubernetes.io/uninitialized"
+_WITHOUT_CNI = re.compile("NetworkPluginNotReady|cni plugin not initialized", re.IGNORECASE)
+_ON_GATEWAYS = "oneke-agent status on a gateway tells"
+_PODS = "if this stays: kubectl -n kube-system get pods -o wide, on a master"
 _BY_ADDRESS = "server"
 
 
@@ -114,7 +121,9 @@ def supervisor_trouble(params: ClusterNodeParams, facts: Facts) -> str:
     if probe is None or probe not in facts.seen:
         return ""
     seen = facts.found(probe)
-    return "" if seen.serves else seen.reason
+    if seen.serves or seen.answer is Answer.STARTING:
+        return seen.reason
+    return f"{seen.reason}; is a master READY, and do the gateways know it? {_ON_GATEWAYS}"
 
 
 def first_master(facts: Facts) -> str:
@@ -216,15 +225,25 @@ def secret_file(path: PurePosixPath, token: Secret) -> WriteFile:
 
 def pause_for_rke2(what: str, found: Diagnosis, timeout_s: float) -> Pause:
     """Wait for RKE2: long where it may come by itself, shortly where a person has to act."""
-    reason = f"{found.reason}; {found.hint}" if found.hint else found.reason
-    if found.is_final:
-        return Pause(f"{what} in spite of what it says", reason, min(timeout_s, _FINAL_TIMEOUT_S))
-    return Pause(what, reason, timeout_s)
+    longest_s = min(timeout_s, _FINAL_TIMEOUT_S) if found.is_final else timeout_s
+    return Pause(what, _told(found), longest_s)
+
+
+def refuse_other_kind(unit: str, what: str, facts: Facts) -> GiveUp | None:
+    """Give up on a machine that is an RKE2 node of the other kind, before anything is written."""
+    found = diagnose_unit(unit, facts, "")
+    return GiveUp(what, _told(found)) if found.kind == "sibling-active" else None
 
 
 def diagnose_unit(unit: str, facts: Facts, words: str) -> Diagnosis:
     """Say why RKE2 is not up; of no kind where it is."""
-    return diagnose(unit, facts.units.get(unit), words)
+    others = [facts.units[one] for one in RKE2_UNITS if one != unit and one in facts.units]
+    sibling_runs = any(one.is_active or one.is_coming_up for one in others)
+    return diagnose(unit, facts.units.get(unit), words, sibling_runs=sibling_runs)
+
+
+def _told(found: Diagnosis) -> str:
+    return f"{found.reason}; {found.hint}" if found.hint else found.reason
 
 
 def is_up(unit: str, facts: Facts) -> bool:
@@ -288,9 +307,7 @@ def describe_unit(unit: str, facts: Facts, words: str) -> StatusLine:
     if state is not None and state.is_active:
         restarts = "" if state.restarts in ("", "0") else f", restarted {state.restarts} times"
         return StatusLine("rke2", f"{unit} runs{restarts}")
-    found = diagnose_unit(unit, facts, words)
-    said = f"{found.reason}; {found.hint}" if found.hint else found.reason
-    return StatusLine("rke2", said, is_well=False)
+    return StatusLine("rke2", _told(diagnose_unit(unit, facts, words)), is_well=False)
 
 
 def describe_membership(state: ClusterState, cluster_id: str = "") -> StatusLine:
@@ -304,16 +321,34 @@ def describe_membership(state: ClusterState, cluster_id: str = "") -> StatusLine
     return StatusLine("cluster", f"{verb} it{shown}{by}", is_vital=False)
 
 
-def describe_node(name: str, seen: NodeSeen) -> StatusLine:
+def describe_node(params: ClusterNodeParams, name: str, seen: NodeSeen) -> StatusLine:
     """Describe the node as the API server sees it."""
     node = seen.node
     if node is None:
         return StatusLine("kubernetes", seen.reason, is_well=False)
-    if node.is_ready:
-        return StatusLine("kubernetes", f"{name} is Ready")
+    if not node.is_ready:
+        return StatusLine("kubernetes", f"{name} is not Ready: {_why_not(node)}", is_well=False)
+    if _has_cloud_controller(params) and any(one.key == _UNINITIALIZED for one in node.taints):
+        said = f"the cloud controller has not initialised {name}, so no pods come to it; {_PODS}"
+        return StatusLine("kubernetes", said, is_well=False)
+    return StatusLine("kubernetes", f"{name} is Ready")
+
+
+def _why_not(node: Node) -> str:
     condition = node.condition("Ready")
-    why = (condition.message or condition.reason) if condition else "it has said nothing yet"
-    return StatusLine("kubernetes", f"{name} is not Ready: {why}", is_well=False)
+    if condition is None:
+        return "it has said nothing yet"
+    if _WITHOUT_CNI.search(f"{condition.reason} {condition.message}"):
+        return f"its network plug-in (CNI) is not up; {_PODS}"
+    return condition.message or condition.reason
+
+
+def _has_cloud_controller(params: ClusterNodeParams) -> bool:
+    """Say whether RKE2's own is to initialise nodes; another one may come when it likes."""
+    extra = parse_extra_config(params.rke2.extra_config or "")
+    return params.rke2.cloud_controller_enabled and not any(
+        key.rstrip("+") == "cloud-provider-name" for key in extra
+    )
 
 
 def describe_own_network(params: ClusterNodeParams, facts: Facts) -> Iterator[StatusLine]:

@@ -68,9 +68,9 @@ _PATTERNS = (
     _pattern(
         "ca-mismatch",
         "token CA hash does not match",
-        "the join token belongs to another cluster: its CA is not the one that answers",
-        "has a master been rebuilt, or does the endpoint lead to another service? Compare"
-        " ONEKE_CLUSTER_ID of the masters with what answers at the supervisor's /cacerts",
+        "the join token belongs to another cluster than the one that answers",
+        "was a master rebuilt, or does the endpoint lead elsewhere? Compare ONEKE_CLUSTER_ID of"
+        " the masters with the CA at /cacerts",
         is_final=True,
     ),
     _pattern(
@@ -90,8 +90,8 @@ _PATTERNS = (
         "other-encryption",
         "encrypted with different token",
         "the etcd data here was written with another token",
-        "the disk holds data of another cluster, or the token was changed without"
-        " rke2 token rotate: restore the old token, or a backup of /var/lib/rancher/rke2/server",
+        "is the disk another cluster's, or was the token changed without rke2 token rotate? Restore"
+        " the token, or a backup of /var/lib/rancher/rke2/server",
         is_final=True,
     ),
     _pattern(
@@ -153,8 +153,8 @@ _PATTERNS = (
         "wrong-token",
         r"v1-rke2/.*: 401\b|not authorized",
         "the cluster refuses the join token",
-        "compare ONEGATE_K8S_TOKEN of the masters with /var/lib/rancher/rke2/server/node-token of"
-        " one that serves; was the token rotated?",
+        "was it rotated? Compare ONEGATE_K8S_TOKEN and _AGENT_TOKEN of the masters with node-token"
+        " and agent-token in /var/lib/rancher/rke2/server of one that serves",
         is_final=True,
     ),
     _pattern(
@@ -197,30 +197,35 @@ _MISMATCH = re.compile(r"critical configuration mismatched: ([^\"\\\n]+)")
 _BY_SYSTEMD = "Scheduled restart job"
 
 
-def diagnose(unit: str, state: UnitState | None, words: str) -> Diagnosis:
+def diagnose(
+    unit: str, state: UnitState | None, words: str, *, sibling_runs: bool = False
+) -> Diagnosis:
     """Say why a unit of RKE2 is not up.
 
     Args:
         unit: The unit.
         state: As systemd sees it.
         words: The end of its journal, oldest first.
+        sibling_runs: Whether the unit of the other kind of node is up, or comes up. systemd forgets
+            at once that it skipped this one for that.
     """
     if state is None or state.load in ("not-found", "masked"):
         load = state.load if state else "not-found"
         masked = f"somebody masked it: systemctl unmask {unit}"
         hint = masked if load == "masked" else "the image lacks RKE2"
         return Diagnosis("no-unit", f"{unit}: {load}", hint, is_final=True)
-    if state.result == "exec-condition" or "exec-condition" in state.sub:
+    is_skipped = state.result == "exec-condition" or "exec-condition" in state.sub
+    if is_skipped or (sibling_runs and not state.is_active):
         return Diagnosis(
             "sibling-active",
-            f"{unit} was skipped: this machine runs the other kind of RKE2 node already",
+            f"{unit} can not start: this machine runs the other kind of RKE2 node already",
             "systemctl status rke2-server rke2-agent; a VM can not change its kind: rebuild it",
             is_final=True,
         )
     found = _from_journal(words)
     if found is not None:
         return found
-    return Diagnosis("", _from_state(unit, state))
+    return Diagnosis("", _from_state(unit, state), _where_to_look(unit, state))
 
 
 def _from_journal(words: str) -> Diagnosis | None:
@@ -268,6 +273,17 @@ def _message(line: str) -> str:
 
 def _without_secrets(text: str) -> str:
     return _SECRETS.sub(MASK, text)
+
+
+def _where_to_look(unit: str, state: UnitState) -> str | None:
+    """Name the logs of those parts of RKE2 that do not write to the journal."""
+    if state.is_active or not state.is_coming_up:
+        return None
+    name = unit.removesuffix(".service")
+    return (
+        f"if this stays: journalctl -u {name}; logs/kubelet.log and containerd/containerd.log in"
+        " /var/lib/rancher/rke2/agent"
+    )
 
 
 def _from_state(unit: str, state: UnitState) -> str:

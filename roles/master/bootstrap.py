@@ -19,6 +19,7 @@ from roles.common.clusternode import (
     plan_blocked,
     plan_publication,
     plan_rke2,
+    refuse_other_kind,
     secret_file,
 )
 from roles.common.clusterstate import FOUNDER, JOINED, ClusterState, password_of
@@ -38,6 +39,7 @@ from roles.common.endpoints import SUPERVISOR_PORT
 from roles.common.rke2params import pinned_token
 from roles.master.model import UNIT, MasterModel
 
+from roles.master.status import describe_own_node
 _TURN = "this master's turn to found the cluster, or to join it"
 _SUPERVISOR = "the cluster's supervisor to answer"
 _RKE2 = "RKE2 to serve the Kubernetes API"
@@ -62,6 +64,9 @@ class Bootstrap:
         model = self.model
         if model.has_data or model.state.is_member:
             return True
+        refusal = refuse_other_kind(UNIT, _RKE2, self.facts)
+        if refusal is not None:
+            return Plan(Stage.BOOTSTRAP, (), refusal)
         unit = self.facts.units.get(UNIT)
         is_begun = unit is not None and (unit.is_active or unit.is_coming_up)
         return model.state.kind == FOUNDER and is_begun
@@ -173,7 +178,12 @@ class Bootstrap:
             kept.keep_cluster_state(member),
             *plan_rke2(self._settings(member)),
         )
-        return actions, pause
+        return actions, pause or self._until_ready()
+
+    def _until_ready(self) -> Pause | None:
+        lines = describe_own_node(self.model, self.model.params)
+        unwell = next((line.state for line in lines if not line.is_well), None)
+        return Pause(_NODE, unwell, self.model.params.rke2.start_timeout) if unwell else None
 
     def _settings(self, state: ClusterState) -> Rke2Settings:
         is_founder = state.kind == FOUNDER

@@ -10,6 +10,7 @@ from appliance.facts import Facts, FactsWanted
 from appliance.secret import Secret
 from roles.common import clusterstate as kept
 from roles.common.clusternode import (
+    RKE2_UNITS,
     WORDS_S,
     ClusterNodeParams,
     PinnedNode,
@@ -47,7 +48,7 @@ def facts_wanted(params: ClusterNodeParams) -> FactsWanted:
     """Name what a master looks at."""
     kubeconfig = (kept.KUBECONFIG,) if params.rke2.publish_kubeconfig else ()
     return FactsWanted(
-        units=(UNIT,),
+        units=RKE2_UNITS,
         files=(kept.SERVER_TOKEN, kept.AGENT_TOKEN, kept.NODE_TOKEN, *kubeconfig),
         probes=(_DATA, _API, _WORDS, _own_node(params)),
         lasting=(_PROGRAM,),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from appliance.facts import Facts
 from appliance.role import StatusLine
 from roles.common.clusternode import (
+    ClusterNodeParams,
     describe_membership,
     describe_node,
     describe_own_network,
@@ -26,7 +27,12 @@ def describe_master(model: MasterModel, params: MasterParams, facts: Facts) -> I
         yield StatusLine("api", model.api_trouble, is_well=False)
     else:
         yield StatusLine("api", "ready, and steadily so")
-    yield describe_node(model.node.node_name, model.seen)
+    yield from describe_own_node(model, params)
+
+
+def describe_own_node(model: MasterModel, params: ClusterNodeParams) -> Iterator[StatusLine]:
+    """Describe what the cluster says of this master."""
+    yield describe_node(params, model.node.node_name, model.seen)
     yield _describe_etcd(model)
 
 

@@ -10,6 +10,7 @@ from appliance import paths
 from appliance.agent import RunResult, run
 from appliance.options import Options
 from appliance.system import System
+from appliance.system.kubernetes import Node
 from appliance.system.onegate import VmNic
 from appliance.system.units import UnitState
 from roles.common.clusterstate import ETCD_DATA, NODE_TOKEN, password_of
@@ -69,6 +70,7 @@ class Machine:
 
     Attributes:
         while_starting: What happens instead of RKE2 coming up, where something does.
+        seen_as: What the cluster makes of its node.
     """
 
     def __init__(self, cloud: Cloud, role: str, vm_id: int, **changes: str) -> None:
@@ -104,6 +106,7 @@ class Machine:
         self.log = FakeLog()
         self.told: list[str] = []
         self.while_starting: Callable[[], None] | None = None
+        self.seen_as: Callable[[Node], Node] = lambda node: node
         self.units.whenever_loaded(SERVER, self._serve)
         self.units.whenever_loaded(AGENT, self._join)
 
@@ -164,4 +167,4 @@ class Machine:
         state = self.units.states[unit]
         self.units.states[unit] = replace(state, active="active", sub="running")
         self.cloud.kubernetes.go_down(None)
-        self.cloud.kubernetes.put(make_node(self.name, voter=voter))
+        self.cloud.kubernetes.put(self.seen_as(make_node(self.name, voter=voter)))

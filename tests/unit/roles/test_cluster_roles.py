@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 
 from appliance.errors import NotReady, OneGateUnavailable
+from appliance.system.kubernetes import Node, Taint
 from tests.unit.roles.cluster import AGENT, CA_HASH, CONFIG, SERVER, Cloud, Machine
 
 DOWN = OneGateUnavailable("OneGate GET /service: Connection refused")
+UNINITIALIZED = Taint("node.cloudprovider.kubernetes.io/uninitialized", "true", "NoSchedule")
 TOKENS = ("/var/lib/oneke/server-token", "/var/lib/oneke/agent-token")
 
 
@@ -161,6 +165,56 @@ def test_what_keeps_rke2_from_coming_up_is_told_everywhere(cloud: Cloud) -> None
     assert worker.published("ONEKE_STATE") == "FAILED"
     assert "refuses the join token" in worker.published("ONEKE_ERROR")
     assert any("refuses the join token" in line for line in worker.told)
+
+
+def test_a_machine_of_the_other_kind_is_left_alone(cloud: Cloud) -> None:
+    founded(cloud)
+    worker = Machine(cloud, "worker", 111)
+    worker.units.states[SERVER] = replace(worker.units.states[SERVER], active="active")
+    with pytest.raises(NotReady, match="runs the other kind of RKE2 node already"):
+        worker.run()
+    assert CONFIG not in worker.files.texts()
+    assert not [one for one in worker.tape.changes if one.startswith("units.start rke2")]
+    assert "a VM can not change its kind" in worker.published("ONEKE_ERROR")
+
+
+@pytest.mark.parametrize(("role", "vm_id"), [("worker", 111), ("master", 102)])
+@pytest.mark.parametrize(
+    ("ready", "taints", "words"),
+    [
+        ("False", (), "its network plug-in (CNI) is not up"),
+        ("True", (UNINITIALIZED,), "the cloud controller has not initialised"),
+    ],
+)
+def test_a_node_that_no_pod_can_run_on_is_not_ready(
+    cloud: Cloud,
+    role: str,
+    vm_id: int,
+    ready: str,
+    taints: tuple[Taint, ...],
+    words: str,
+) -> None:
+    founded(cloud)
+    node = Machine(cloud, role, vm_id)
+
+    def seen_as(known: Node) -> Node:
+        told = replace(known.conditions[0], status=ready, message="cni plugin not initialized")
+        return replace(known, conditions=(told, *known.conditions[1:]), taints=taints)
+
+    node.seen_as = seen_as
+    with pytest.raises(NotReady, match=re.escape(words)):
+        node.run()
+    assert words in node.published("ONEKE_ERROR")
+    assert "kubectl -n kube-system get pods" in node.published("ONEKE_ERROR")
+    assert node.published("READY") == ""
+
+
+def test_a_cloud_controller_of_ones_own_may_come_later(cloud: Cloud) -> None:
+    founded(cloud)
+    worker = Machine(cloud, "worker", 111, ONEAPP_RKE2_CLOUD_CONTROLLER_ENABLED="NO")
+    worker.seen_as = lambda known: replace(known, taints=(UNINITIALIZED,))
+    worker.run()
+    assert worker.published("READY") == "YES"
 
 
 def test_a_node_whose_name_is_taken_says_so_and_takes_it_back_later(cloud: Cloud) -> None:

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import pytest
 
+from appliance.system.onegate import readable
 from appliance.system.units import UnitState
-from roles.common.diagnosis import diagnose
+from roles.common.diagnosis import _PATTERNS, _Pattern, diagnose
 
 SERVER, AGENT = "rke2-server.service", "rke2-agent.service"
 STARTING = UnitState("loaded", "activating", "start", "success", "disabled", "0", "412")
@@ -348,3 +349,26 @@ def test_a_skipped_start_is_told_whatever_was_said_before() -> None:
     found = diagnose(SERVER, skipped, fatal(f"{BOOTSTRAP}/server-bootstrap: 401 Unauthorized"))
     assert found.kind == "sibling-active"
     assert found.hint
+
+
+# --- what OneGate shows ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pattern", _PATTERNS, ids=lambda pattern: pattern.kind)
+def test_what_to_do_is_not_cut_off_in_onegate(pattern: _Pattern) -> None:
+    told = f"{pattern.reason}; {pattern.hint or ''}"
+    assert len(readable(told)) == len(told.strip()) < 200
+
+
+@pytest.mark.parametrize("unit", [SERVER, AGENT])
+def test_a_start_that_says_nothing_names_the_logs_of_its_parts(unit: str) -> None:
+    found = diagnose(unit, STARTING, "")
+    assert found.hint
+    assert "kubelet.log" in found.hint
+    assert len(f"{found.reason}; {found.hint}") < 200
+
+
+def test_a_machine_of_the_other_kind_is_told_though_systemd_forgets_the_skip() -> None:
+    found = diagnose(AGENT, replace(RUNNING, active="inactive", sub="dead"), "", sibling_runs=True)
+    assert (found.kind, found.is_final) == ("sibling-active", True)
+    assert diagnose(AGENT, RUNNING, "", sibling_runs=True).kind == ""
