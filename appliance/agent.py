@@ -28,7 +28,7 @@ from appliance.identify import connect, find_role
 from appliance.identity import Identity, keep_identity, read_identity
 from appliance.logs import Logger
 from appliance.options import Options
-from appliance.plan import GiveUp, Pause, Plan, Stage, Step
+from appliance.plan import Action, GiveUp, Pause, Plan, Stage, Step
 from appliance.report import CONFIGURING, WAITING, Reporter
 from appliance.role import Task
 from appliance.siblings import SiblingWatch
@@ -167,11 +167,16 @@ class Lookout:
         )
         return self._last
 
-    def plan(self, stage: Stage) -> Plan:
+    @property
+    def has_outside(self) -> bool:
+        """Whether the role looks at other machines at all."""
+        wanted = self._decided.role.facts_wanted(self._decided.params)
+        return wanted.siblings or bool(wanted.outside)
+
+    def plan(self, stage: Stage, *, look_outside: bool) -> Plan:
         """Return what the role decides now."""
-        plan: Plan = self._decided.role.plan(
-            stage, self._decided.params, self.facts(look_outside=stage is Stage.BOOTSTRAP)
-        )
+        facts = self.facts(look_outside=look_outside)
+        plan: Plan = self._decided.role.plan(stage, self._decided.params, facts)
         return plan
 
     def readiness(self) -> Readiness:
@@ -194,7 +199,10 @@ class Lookout:
 def _preview_run(system: System, decided: Decided) -> RunResult:
     stages = (Stage.CONFIGURE, Stage.BOOTSTRAP)
     lookout = Lookout(system, decided)
-    outcomes = tuple(preview(lookout.plan(stage), system) for stage in stages)
+    outcomes = tuple(
+        preview(lookout.plan(stage, look_outside=stage is Stage.BOOTSTRAP), system)
+        for stage in stages
+    )
     readiness = lookout.readiness()
     return RunResult(decided.role_name, outcomes, decided.warnings, readiness, None)
 
@@ -283,8 +291,7 @@ class _StageRun:
         # A daemon that changes the same things holds the lock while it does.
         deadline = Deadline.after(system.clock, _CHANGE_LOCK_TIMEOUT_S)
         with hold_lock(system, paths.CHANGE_LOCK, deadline):
-            plan = self._lookout.plan(self._stage)
-            differing = [step.action for step in preview(plan, system).steps if step.change]
+            plan, differing = self._plan()
             if differing:
                 preflight(differing, system)
                 step = f"{self._stage.value}: {len(differing)} of {len(plan.actions)} to do"
@@ -292,6 +299,18 @@ class _StageRun:
                 self._lookout.has_published()
             outcome = apply(plan, system, self._journal, self._log)
         return plan.then, outcome.steps
+
+    def _plan(self) -> tuple[Plan, list[Action]]:
+        """Plan; what needs nobody else is done before anybody else is asked."""
+        plan = self._lookout.plan(self._stage, look_outside=False)
+        differing = self._find_differing(plan)
+        if not differing and self._stage is Stage.BOOTSTRAP and self._lookout.has_outside:
+            plan = self._lookout.plan(self._stage, look_outside=True)
+            differing = self._find_differing(plan)
+        return plan, differing
+
+    def _find_differing(self, plan: Plan) -> list[Action]:
+        return [step.action for step in preview(plan, self._system).steps if step.change]
 
     def _wait(self, pause: Pause, *, has_changed: bool) -> None:
         clock = self._system.clock

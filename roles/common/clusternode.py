@@ -6,13 +6,13 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from appliance.actions import BeginUnit, Publish, RemoveFile, SetHostName, WriteFile
 from appliance.errors import ParameterProblems
 from appliance.facts import Facts, FactsWanted
-from appliance.plan import Action, GiveUp, Pause
+from appliance.plan import Action, GiveUp, Pause, Plan
 from appliance.role import Findings, StatusLine
 from appliance.secret import Secret
 from appliance.service import Service
@@ -104,7 +104,8 @@ def wanted_of_cluster_node(params: ClusterNodeParams, own: FactsWanted) -> Facts
         files=(CLUSTER, *own.files, *network.files),
         probes=(*own.probes, *network.probes),
         lasting=(*own.lasting, *network.lasting),
-        outside=(supervisor,) if supervisor else (),
+        # A resolver that came up after this node, as after a power cut of all, is taken then.
+        outside=(*network.lasting, *((supervisor,) if supervisor else ())),
         siblings=own.siblings,
     )
 
@@ -172,6 +173,13 @@ def plan_cluster_node(
     is_given = bool(said.host_name) or said.host_name_from_dns
     host_name = () if is_given else (SetHostName(node.node_name),)
     return (*plan_node_network(params, facts, services), *host_name)
+
+
+def with_network(
+    plan: Plan, params: ClusterNodeParams, facts: Facts, services: Mapping[str, Service]
+) -> Plan:
+    """Keep gateway and resolver in order while the way into the cluster is found."""
+    return replace(plan, actions=(*plan_node_network(params, facts, services), *plan.actions))
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,11 @@ def _masters(siblings: Siblings) -> ServiceRole | None:
 
 
 def _serving(vms: tuple[Vm, ...]) -> tuple[Vm, ...]:
-    """Return the VMs of a cluster that exists; the address alone is what older masters publish."""
+    """Return the VMs of a cluster that exists.
+
+    Its id is published before a master holds any of its data, its address when it serves; the
+    address alone is what older masters publish.
+    """
     return tuple(vm for vm in vms if vm.text(MASTER_KEY) or vm.text(CLUSTER_KEY))
 
 
@@ -164,7 +168,8 @@ def _find_token(serving: tuple[Vm, ...], key: str) -> Join | None:
 def _first_ahead(own_id: int, siblings: Siblings, others: tuple[Vm, ...]) -> Vm | None:
     """Return the VM whose turn comes before: lower id, alive, not in the cluster yet."""
     for vm in sorted(others, key=lambda vm: vm.vm_id):
-        is_waiting = vm.vm_id < own_id and not _serving((vm,)) and _is_running(vm)
+        has_come = vm.text(MASTER_KEY) or vm.text(TOKEN_KEY)
+        is_waiting = vm.vm_id < own_id and not has_come and _is_running(vm)
         is_stuck = (
             vm.text(STATE_KEY) == "FAILED"
             or vm.text(BLOCKED_KEY) is not None

@@ -22,9 +22,10 @@ from roles.common.clusternode import (
     refuse_other_kind,
     secret_file,
 )
-from roles.common.clusterstate import FOUNDER, JOINED, ClusterState, password_of
+from roles.common.clusterstate import FOUNDER, JOINED, ClusterState, cluster_id_of, password_of
 from roles.common.diagnosis import Diagnosis
 from roles.common.election import (
+    CLUSTER_KEY,
     FOUNDER_KEY,
     Announce,
     Found,
@@ -38,11 +39,18 @@ from roles.common.election import (
 from roles.common.endpoints import SUPERVISOR_PORT
 from roles.common.rke2params import pinned_token
 from roles.master.model import UNIT, MasterModel
-
 from roles.master.status import describe_own_node
+
 _TURN = "this master's turn to found the cluster, or to join it"
 _SUPERVISOR = "the cluster's supervisor to answer"
 _RKE2 = "RKE2 to serve the Kubernetes API"
+_NODE = "this node to be Ready, and a voter in etcd"
+
+_LOST = Hopeless(
+    "this machine was a part of a cluster, and its etcd data is gone",
+    "bring /var/lib/rancher/rke2/server back from a backup; or, if the cluster is to begin anew,"
+    f" remove {kept.CLUSTER}",
+)
 
 Decision = tuple[Iterable[Action], Pause | GiveUp | None]
 
@@ -56,17 +64,20 @@ class Bootstrap:
 
     def plan(self) -> Plan:
         """Return the plan of this round."""
+        refusal = refuse_other_kind(UNIT, _RKE2, self.facts)
+        if refusal is not None:
+            return Plan(Stage.BOOTSTRAP, (), refusal)
         actions, then = self._run() if self._is_committed() else self._enter()
         return Plan(Stage.BOOTSTRAP, tuple(actions), then)
 
     def _is_committed(self) -> bool:
-        """Say whether nothing is left to decide: it was a member, or is on its way to be one."""
+        """Say whether nothing is left to decide: it has its data, or is about to get it.
+
+        One that lost its data asks again, even if it was a member.
+        """
         model = self.model
-        if model.has_data or model.state.is_member:
+        if model.has_data:
             return True
-        refusal = refuse_other_kind(UNIT, _RKE2, self.facts)
-        if refusal is not None:
-            return Plan(Stage.BOOTSTRAP, (), refusal)
         unit = self.facts.units.get(UNIT)
         is_begun = unit is not None and (unit.is_active or unit.is_coming_up)
         return model.state.kind == FOUNDER and is_begun
@@ -81,7 +92,7 @@ class Bootstrap:
                 _TURN, said, self.model.params.rke2.join_timeout
             )
         if isinstance(decision, Retract):
-            said = f"VM {decision.other} announced to found the cluster too, and goes first"
+            said = f"VM {decision.other} goes first in founding the cluster"
             return (Publish(((FOUNDER_KEY, ""),)),), Pause(
                 _TURN, said, self.model.params.rke2.join_timeout
             )
@@ -97,7 +108,7 @@ class Bootstrap:
         if by_hand is not None:
             return Join(by_hand, None, params.rke2.join_address or "", 0)
         if not params.has_onegate:
-            return Found()
+            return _LOST if self.model.state.is_member else Found()
         if self.facts.siblings is None:
             return Hold("OneGate was not asked yet")
         return decide_server(params.opennebula.vm_id, self.facts.siblings)
@@ -131,6 +142,8 @@ class Bootstrap:
         password = Secret(password_of(join.token.reveal()))
         settings = model.settings(server=server, password=password)
         actions = (
+            # Before there is any data: whoever looks at OneGate from now on knows of the cluster.
+            *self._publish_cluster(cluster_id_of(join.token.reveal())),
             kept.keep_cluster_state(self._state(JOINED, server)),
             *tokens,
             *plan_rke2(settings),
@@ -150,12 +163,19 @@ class Bootstrap:
         actions = tuple(plan_rke2(self._settings(state)))
         if not is_up(UNIT, self.facts):
             blocked = plan_blocked(model.node.node_name, self._diagnosis(), self.facts)
-            return (*actions, *blocked), self._pause_for_rke2()
+            known = self._publish_cluster(cluster_id_of(model.node_token.reveal()))
+            return (*actions, *known, *blocked), self._pause_for_rke2()
         if model.api_trouble:
             return actions, self._pause(f"its own API server: {model.api_trouble}")
         if not model.node_token.reveal():
             return actions, self._pause(f"{kept.NODE_TOKEN} is not there yet")
         return self._tell_others(state)
+
+    def _publish_cluster(self, cluster_id: str) -> tuple[Action, ...]:
+        own = self.facts.siblings.own if self.facts.siblings else None
+        if own is None or not cluster_id or own.text(CLUSTER_KEY) == cluster_id:
+            return ()
+        return (Publish(((CLUSTER_KEY, cluster_id),)),)
 
     def _tell_others(self, state: ClusterState) -> Decision:
         model = self.model

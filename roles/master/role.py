@@ -22,6 +22,7 @@ from roles.common.clusternode import (
     plan_cluster_node,
     refuse_unknown_settings,
     wanted_of_cluster_node,
+    with_network,
 )
 from roles.common.clusterstate import read_pinned_name
 from roles.common.endpoints import build_node
@@ -62,7 +63,7 @@ class MasterRole:
         model = build_master(params, facts)
         refuse_unknown_settings(params, model.known)
         if stage is Stage.BOOTSTRAP:
-            return Bootstrap(model, facts).plan()
+            return with_network(Bootstrap(model, facts).plan(), params, facts, self._services)
         return Plan(stage, plan_cluster_node(params, model.node, facts, self._services))
 
     def readiness(self, params: MasterParams, facts: Facts) -> Readiness:

@@ -24,6 +24,7 @@ from roles.common.clusternode import (
     plan_cluster_node,
     refuse_unknown_settings,
     wanted_of_cluster_node,
+    with_network,
 )
 from roles.common.disk import (
     check_disk,
@@ -69,7 +70,7 @@ class StorageRole:
         model = build_agent(params, facts, is_storage=True)
         refuse_unknown_settings(params, model.known)
         if stage is Stage.BOOTSTRAP:
-            return AgentBootstrap(model, facts).plan()
+            return with_network(AgentBootstrap(model, facts).plan(), params, facts, self._services)
         actions = (
             *plan_cluster_node(params, model.node, facts, self._services),
             *plan_disk(params.storage, facts, self._render),

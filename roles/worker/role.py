@@ -22,6 +22,7 @@ from roles.common.clusternode import (
     plan_cluster_node,
     refuse_unknown_settings,
     wanted_of_cluster_node,
+    with_network,
 )
 from roles.common.election import MASTER_ROLE
 from roles.worker.params import WorkerParams
@@ -57,7 +58,7 @@ class WorkerRole:
         model = build_agent(params, facts, is_storage=False)
         refuse_unknown_settings(params, model.known)
         if stage is Stage.BOOTSTRAP:
-            return AgentBootstrap(model, facts).plan()
+            return with_network(AgentBootstrap(model, facts).plan(), params, facts, self._services)
         return Plan(stage, plan_cluster_node(params, model.node, facts, self._services))
 
     def readiness(self, params: WorkerParams, facts: Facts) -> Readiness:

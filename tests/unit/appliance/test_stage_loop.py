@@ -76,6 +76,8 @@ class Node:
                 if stage is Stage.CONFIGURE:
                     node.known_at_first = facts
                     return Plan(stage, node.configure)
+                if node.wanted.siblings and facts.siblings is None:
+                    return plan()  # nothing can be decided without them
                 node.rounds.append(node.gateway.clock.monotonic())
                 return node.decide(facts)
 
@@ -140,16 +142,31 @@ def test_every_round_looks_anew_and_what_lasts_is_looked_at_once(node: Node) -> 
     seen = []
 
     def decide(facts: Facts) -> Plan:
-        seen.append(tuple(facts.found(probe) for probe in (fresh, lasting, outside)))
-        return plan(then=TURN) if len(seen) < 4 else plan()
+        seen.append((facts.found(fresh), facts.found(lasting), facts.seen.get(outside)))
+        return plan(then=TURN) if len(seen) < 8 else plan()
 
     node.wanted = FactsWanted(probes=(fresh,), lasting=(lasting,), outside=(outside,))
     node.decide = decide
     node.run()
     first = seen[0][0]
-    assert seen == [(first + at, 1, 1 + at) for at in range(4)]
+    assert [one[:2] for one in seen] == [(first + at, 1) for at in range(8)]
+    assert [one[2] for one in seen] == [None, 1, None, 2, None, 3, None, 4]
     assert len(lasting.looks) == 1
-    assert len(outside.looks) == 4
+
+
+def test_what_needs_nobody_else_is_done_before_anybody_else_is_asked(node: Node) -> None:
+    outside = Looks("outside")
+    done_before = []
+
+    def decide(facts: Facts) -> Plan:
+        if facts.seen.get(outside) is not None:
+            done_before.append(facts.files[CONF])
+        return plan(WriteFile(CONF, "conf\n"))
+
+    node.wanted = FactsWanted(files=(CONF,), outside=(outside,))
+    node.decide = decide
+    node.run()
+    assert done_before in ([], ["conf\n"])
 
 
 def test_a_new_run_looks_anew_at_what_lasts_too(node: Node) -> None:

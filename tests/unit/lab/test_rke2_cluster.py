@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.lab.rke2.double import controllers
+from tests.lab.rke2.double import controllers, pki
 from tests.lab.rke2.double.apiserver import (
     KINDS,
     ApiError,
@@ -16,6 +19,7 @@ from tests.lab.rke2.double.apiserver import (
     authorize,
     check_precondition,
     keep_apart,
+    kubeconfig,
     matches_fields,
     matches_labels,
     parse_path,
@@ -35,6 +39,7 @@ from tests.lab.rke2.double.store import (
     set_condition,
 )
 from tests.lab.rke2.double.supervisor import keep_node_password, list_api_servers
+from tests.lab.rke2.double.tools import follow_path
 
 
 class MemoryEtcd(Etcd):
@@ -428,3 +433,47 @@ def test_trouble_with_connections_reads_as_in_go(error: Exception, words: str) -
 def test_a_member_that_is_down_is_an_etcd_error() -> None:
     with pytest.raises(EtcdError):
         Etcd(["http://127.0.0.1:9"], 0.2).members()
+
+
+# --- certificates --------------------------------------------------------------------------------
+
+
+def test_certificates_pass_the_strictest_checks_and_have_small_keys(tmp_path: Path) -> None:
+    pki.make_ca(tmp_path / "ca.crt", "server-ca")
+    leaf = tmp_path / "leaf.crt"
+    names = ["localhost", "10.0.0.1"]
+    pki.issue(leaf, tmp_path / "ca.crt", "rke2", organization="o", names=names, server=True)
+    verify = ["openssl", "verify", "-x509_strict", "-CAfile", str(tmp_path / "ca.crt"), str(leaf)]
+    subprocess.run(verify, check=True, capture_output=True)
+    key = leaf.with_suffix(".key")
+    assert key.stat().st_mode & 0o777 == 0o600
+    shown = subprocess.run(
+        ["openssl", "pkey", "-in", str(key), "-noout", "-text"], check=True, capture_output=True
+    )
+    assert b"prime256v1" in shown.stdout
+
+
+def test_a_kubeconfig_holds_all_that_a_client_needs(tmp_path: Path) -> None:
+    for name in ("ca.crt", "admin.crt", "admin.key"):
+        (tmp_path / name).write_text(name)
+    text = kubeconfig("https://10.0.0.1:6443", tmp_path / "ca.crt", tmp_path / "admin.crt")
+    parsed = yaml.safe_load(text)
+    assert parsed["clusters"][0]["cluster"]["server"] == "https://10.0.0.1:6443"
+    user = parsed["users"][0]["user"]
+    assert b64decode(user["client-key-data"]) == b"admin.key"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("{.metadata.name}", "a"),
+        ('{.status.conditions[?(@.type=="Ready")].status}', "True"),
+        ("{.status.conditions[*].type}", "Ready EtcdIsVoter"),
+        ("{.spec.taints[0].key}", ""),
+    ],
+)
+def test_kubectl_follows_a_path(path: str, expected: str) -> None:
+    obj = node("a")
+    set_condition(obj, "Ready", "True", "", "")
+    set_condition(obj, "EtcdIsVoter", "False", "", "")
+    assert follow_path(obj, f"jsonpath={path}") == expected
