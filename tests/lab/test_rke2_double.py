@@ -433,9 +433,7 @@ def test_an_agent_waits_until_the_server_is_well_again(
     founder.kubectl("delete", "node", "j0")
 
 
-def test_nine_thousand_three_hundred_forty_five_is_open_long_before_it_is_of_use(
-    founder: Rke2, stranger: Rke2
-) -> None:
+def test_port_9345_is_open_long_before_it_is_of_use(founder: Rke2, stranger: Rke2) -> None:
     stranger.turn(delays={"bootstrap": 60})
     stranger.configure(config(stranger, token="another"))
     stranger.start("server")

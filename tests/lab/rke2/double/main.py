@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -83,10 +84,11 @@ def run_role(role: str, arguments: Sequence[str]) -> int:
 def _stop() -> None:
     """End; where the whole machine goes down the pods are not kept waiting for."""
     argv = ["systemctl", "is-system-running"]
-    told = subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
-    if told == "stopping":
-        for name in ("kube-apiserver", "etcd", "ingress"):
-            pods.stop(name, timeout_s=0)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        told = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=3)
+        if told.stdout.strip() == "stopping":
+            for name in ("kube-apiserver", "etcd", "ingress"):
+                pods.stop(name, timeout_s=0)
     _end(0)
 
 

@@ -252,7 +252,7 @@ def _get(api: Api, options: argparse.Namespace) -> int:
         for obj in found:
             print(f"{single}/{obj['metadata']['name']}")
     elif form.startswith("jsonpath="):
-        print(" ".join(_jsonpath(obj, form) for obj in found), end="")
+        print(" ".join(follow_path(obj, form) for obj in found), end="")
     elif not found:
         print("No resources found", file=sys.stderr)
     elif kind.name == "Node":
@@ -263,7 +263,7 @@ def _get(api: Api, options: argparse.Namespace) -> int:
     return 0
 
 
-def _jsonpath(obj: Object, form: str) -> str:
+def follow_path(obj: Object, form: str) -> str:
     """One path, such as `{.status.conditions[?(@.type=="Ready")].status}`."""
     path = form.removeprefix("jsonpath=").strip("'").removeprefix("{").removesuffix("}")
     found: list[Any] = [obj]
