@@ -69,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
         " drains and deletes them in HAProxy without a reload. SIGHUP reads the parameters anew."
     )
 
-    clean = _add_verb(verbs, "clean", "delete the cluster's nodes whose VMs are gone", _clean)
+    clean = _add_verb(verbs, "clean", "delete the cluster's nodes whose VMs are gone", _task)
     clean.add_argument(
         "--dry-run", action="store_true", help="show which would be deleted; delete none"
     )
@@ -77,6 +77,13 @@ def make_parser() -> argparse.ArgumentParser:
         "Works on a master that serves. Deletes a node only if it is labelled with its VM, is not"
         " Ready, two complete answers of OneGate in a row know its VM no more, and etcd keeps its"
         " quorum; every node that is kept is shown with the reason."
+    )
+
+    leave = _add_verb(verbs, "leave", "take leave, where this VM is being removed", _task)
+    leave.add_argument("--dry-run", action="store_true", help="show what would be done; do nothing")
+    leave.description = (
+        "Run at every shutdown. Where OneGate says that OneFlow removes this VM, the node withdraws"
+        " from the gateways' balancers; a VM that only reboots keeps its place."
     )
 
     params = _add_verb(verbs, "params", "list every parameter", _params, context=False)
@@ -284,13 +291,13 @@ def _backends(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _clean(arguments: argparse.Namespace) -> int:
+def _task(arguments: argparse.Namespace) -> int:
     from appliance.agent import begin_task
     from appliance.logs import make_logger
     from appliance.system import real_system
 
     options = _options(arguments, dry_run=arguments.dry_run)
-    task = begin_task(real_system(), options, "clean", make_logger())
+    task = begin_task(real_system(), options, arguments.verb, make_logger())
     result = task.run(dry_run=arguments.dry_run)
     if arguments.json:
         print(json.dumps({"dry_run": arguments.dry_run, **asdict(result)}, indent=1))

@@ -26,7 +26,9 @@ from roles.common.clusternode import (
 )
 from roles.common.clusterstate import read_pinned_name
 from roles.common.endpoints import build_node
+from roles.common.leaving import Leaving
 from roles.common.probes import ADMIN
+from roles.common.registration import registration_of_server
 from roles.master.bootstrap import Bootstrap
 from roles.master.model import build_master, facts_wanted
 from roles.master.params import MasterParams
@@ -81,9 +83,12 @@ class MasterRole:
         raise UnknownRole(f"a master has no daemon {daemon!r}; backends runs on gateways")
 
     def make_task(self, name: str, system: System, params: MasterParams, log: Logger) -> Task:
-        """Return the cleaner, the only task a master has."""
-        if name != "clean":
-            raise UnknownRole(f"a master has no task {name!r}; it has clean")
+        """Return what a master does when it is asked to: clean the cluster, or leave."""
         opennebula = params.opennebula
-        node = read_pinned_name(system) or build_node(params).node_name
-        return Cleaning(system, ADMIN, node, opennebula.vm_id, opennebula.service_id, log)
+        node = build_node(params, node_name=read_pinned_name(system))
+        if name == "clean":
+            vm_id, service_id = opennebula.vm_id, opennebula.service_id
+            return Cleaning(system, ADMIN, node.node_name, vm_id, service_id, log)
+        if name == "leave":
+            return Leaving(system, registration_of_server(node), log)
+        raise UnknownRole(f"a master has no task {name!r}; it has clean and leave")

@@ -35,6 +35,7 @@ from roles.common.disk import (
     plan_disk,
 )
 from roles.common.election import MASTER_ROLE
+from roles.common.leaving import Leaving
 from roles.storage.params import StorageNodeParams
 
 _READY_TIMEOUT_S = 900.0
@@ -102,5 +103,7 @@ class StorageRole:
         raise UnknownRole(f"a storage node has no daemon {daemon!r}; backends runs on gateways")
 
     def make_task(self, name: str, system: System, params: StorageNodeParams, log: Logger) -> Task:
-        """Refuse: a storage node has no task."""
-        raise UnknownRole(f"a storage node has no task {name!r}; clean works on masters")
+        """Return what a storage node does when it is asked to: leave, though it serves nobody."""
+        if name != "leave":
+            raise UnknownRole(f"a storage node has no task {name!r}; clean works on masters")
+        return Leaving(system, {}, log)

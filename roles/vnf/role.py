@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from appliance.actions import (
     BringUp,
@@ -21,7 +21,7 @@ from appliance.logs import Logger
 from appliance.plan import Action, Plan, Stage
 from appliance.render import render
 from appliance.report import Reporter
-from appliance.role import Findings, StatusLine
+from appliance.role import Findings, StatusLine, Task
 from appliance.service import Service
 from appliance.system import System
 from appliance.values import InterfaceItem
@@ -32,6 +32,7 @@ from roles.common.addresses import (
     missing_links,
     select_interfaces,
 )
+from roles.common.leaving import Leaving
 from roles.common.prerequisites import await_addresses
 from roles.vnf import backends, dns, haproxy, keepalived, nat, watcher
 from roles.vnf.model import address_book, holds_addresses, kernel_settings, vrrp_model
@@ -241,11 +242,17 @@ class VnfRole:
             )
         return watcher.BackendsCycle(system, params, self._gateway(params), reporter, log)
 
-    def make_task(self, name: str, system: System, params: VnfParams, log: Logger) -> NoReturn:
-        """Refuse: a gateway has no tasks."""
-        raise UnknownRole(
-            f"a gateway has no task {name!r}", hint="the cluster's nodes are cleaned on a master"
-        )
+    def make_task(self, name: str, system: System, params: VnfParams, log: Logger) -> Task:
+        """Return what a gateway does when it is asked to: leave, though it is behind no balancer.
+
+        Its addresses are handed over by keepalived when that is stopped.
+        """
+        if name != "leave":
+            raise UnknownRole(
+                f"a gateway has no task {name!r}",
+                hint="the cluster's nodes are cleaned on a master",
+            )
+        return Leaving(system, {}, log)
 
     def _gateway(self, params: VnfParams) -> watcher.Gateway:
         book = address_book(params)

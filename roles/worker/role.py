@@ -24,7 +24,11 @@ from roles.common.clusternode import (
     wanted_of_cluster_node,
     with_network,
 )
+from roles.common.clusterstate import read_pinned_name
 from roles.common.election import MASTER_ROLE
+from roles.common.endpoints import build_node
+from roles.common.leaving import Leaving
+from roles.common.registration import registration_of_worker
 from roles.worker.params import WorkerParams
 
 _READY_TIMEOUT_S = 900.0
@@ -77,5 +81,8 @@ class WorkerRole:
         raise UnknownRole(f"a worker has no daemon {daemon!r}; backends runs on gateways")
 
     def make_task(self, name: str, system: System, params: WorkerParams, log: Logger) -> Task:
-        """Refuse: a worker has no task."""
-        raise UnknownRole(f"a worker has no task {name!r}; clean works on masters")
+        """Return what a worker does when it is asked to: leave."""
+        if name != "leave":
+            raise UnknownRole(f"a worker has no task {name!r}; clean works on masters")
+        node = build_node(params, node_name=read_pinned_name(system))
+        return Leaving(system, registration_of_worker(node), log)
