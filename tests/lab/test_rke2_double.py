@@ -32,6 +32,16 @@ ADDRESSES = {
 }
 SUPERVISOR = f"https://{ADDRESSES['s0']}:9345"
 OTHER_HASH = "0" * 64
+DELAYS = {"images": 0.05, "hooks": 0, "core": 0.1, "cni": 0.3, "ccm": 0.1, "agent": 0}
+INTERVALS = {
+    "heartbeat": 1,
+    "node_grace": 4,
+    "endpoints": 1,
+    "learner_eviction": 3,
+    "http_timeout": 1,
+    "ca_retry": 0.2,
+    "config_retry": 0.2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +60,8 @@ def machines(lab: Lab) -> dict[str, Rke2]:
     for name, node in lab.nodes.items():
         node.wait_contextualized()
         made[name] = Rke2(node)
-        made[name].restart_quickly()
-        made[name].turn(intervals={"heartbeat": 1, "node_grace": 4, "endpoints": 1})
-        made[name].turn(intervals={"learner_eviction": 3})
+        made[name].restart_quickly(0.2)
+        made[name].turn(delays=DELAYS, intervals=INTERVALS)
     return made
 
 
@@ -81,6 +90,7 @@ def founder(machines: dict[str, Rke2]) -> Rke2:
 @pytest.fixture
 def stranger(machines: dict[str, Rke2]) -> Iterator[Rke2]:
     """A node that wants to join; afterwards it is as new."""
+    machines["j0"].turn(delays=DELAYS, intervals=INTERVALS)
     yield machines["j0"]
     machines["j0"].wipe()
 
@@ -359,7 +369,6 @@ def test_kubectl_changes_nodes(founder: Rke2) -> None:
 def test_a_server_that_can_not_join_ends_and_is_started_again(
     founder: Rke2, stranger: Rke2, values: dict[str, object], texts: list[str]
 ) -> None:
-    stranger.turn(intervals={"http_timeout": 0.5}, delays={"images": 0})
     stranger.configure(joining(stranger, "server") | values)
     since = len(stranger.journal("server"))
     stranger.start("server")
@@ -393,7 +402,6 @@ def test_a_server_that_can_not_join_ends_and_is_started_again(
 def test_an_agent_that_can_not_join_never_ends(
     founder: Rke2, stranger: Rke2, values: dict[str, object], texts: list[str]
 ) -> None:
-    stranger.turn(intervals={"http_timeout": 0.5, "ca_retry": 0.2, "config_retry": 0.2})
     stranger.configure(joining(stranger, "agent") | values)
     stranger.start("agent")
     for text in texts:
@@ -419,10 +427,6 @@ def test_an_agent_waits_until_the_server_is_well_again(
 ) -> None:
     founder.fail(mode)
     time.sleep(0.8 if mode == "unreachable" else 0)
-    stranger.turn(
-        intervals={"http_timeout": 0.5, "ca_retry": 0.2, "config_retry": 0.2},
-        delays={"images": 0, "agent": 0},
-    )
     stranger.configure(joining(stranger, "agent"))
     stranger.start("agent")
     try:
