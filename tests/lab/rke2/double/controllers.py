@@ -75,6 +75,8 @@ class NodeControllers:
 
             if edit(_copy(node)) != node:
                 changed = self._store.change("nodes", "", name, edit)
+                if initialize:
+                    event("node.initialized", node=name)
                 if condition(changed, "Ready") != condition(node, "Ready"):
                     event("node.ready", node=name, status=condition(changed, "Ready"))
 

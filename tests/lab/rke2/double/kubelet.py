@@ -177,10 +177,12 @@ class Kubelet:
                 raise
             fresh = lease | {"metadata": {"name": self._settings.name}}
             self._api.create(LEASES, fresh)
-        before = json.dumps(node.get("status"), sort_keys=True)
+        before, was_ready = json.dumps(node.get("status"), sort_keys=True), condition(node, "Ready")
         self._report(node)
         if json.dumps(node["status"], sort_keys=True) != before:
             self._api.merge(f"{self._path}/status", {"status": node["status"]})
+        if condition(node, "Ready") != was_ready:
+            event("node.reported", node=self._settings.name, ready=condition(node, "Ready"))
         self._serve_node_ports(node)
         awaited = {taint["key"] for taint in taints(node)} & {UNINITIALIZED, NOT_READY}
         return bool(awaited) or condition(node, "Ready") != "True"
