@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from bench.common.table import Row, Section
 from bench.gateway.farm import server_address, show_way, start_farm
 from bench.gateway.probe import Probe, probing
 from bench.gateway.processes import ProcessOf, daemon_of, haproxy_of, names_of
@@ -18,7 +19,6 @@ from bench.gateway.service import (
     versions_of,
     wait_well,
 )
-from bench.gateway.table import Row, Section
 from tests.lab.basics import LabError
 from tests.lab.context import PUBLIC_VIP
 from tests.lab.gateway_node import Talk, wait_ready

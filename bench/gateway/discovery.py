@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 
+from bench.common.table import Row, Section
 from bench.gateway.farm import server_address, show_way, start_farm
 from bench.gateway.probe import Probe, probing
 from bench.gateway.service import (
@@ -14,7 +15,6 @@ from bench.gateway.service import (
     versions_of,
     wait_well,
 )
-from bench.gateway.table import Row, Section
 from tests.lab.basics import LabError, wait_until
 from tests.lab.context import PUBLIC_VIP
 from tests.lab.gateway_node import wait_ready

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.common.table import Row, Section
 from bench.gateway.probe import Probe, Try, probing
 from bench.gateway.service import versions_of, wait_well
-from bench.gateway.table import Row, Section
 from tests.lab.basics import LabError, wait_until
 from tests.lab.context import PRIVATE_VIP, PUBLIC_VIP
 from tests.lab.gateway_node import holder_of, wait_ready

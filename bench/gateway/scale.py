@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.common.table import Row, Section
 from bench.gateway.farm import show_way, start_farm
 from bench.gateway.processes import ProcessOf, daemon_of
 from bench.gateway.service import (
@@ -19,7 +20,6 @@ from bench.gateway.service import (
     versions_of,
     wait_well,
 )
-from bench.gateway.table import Row, Section
 from tests.lab.basics import LabError, wait_until
 from tests.lab.context import ONEGATE_ENDPOINT
 from tests.lab.gateway_node import wait_ready

@@ -9,15 +9,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.gateway.table import Section
+from bench.common.table import Section
 
 _INTRODUCTION = """\
-# Measurements of the gateway
+# Measurements
 
-Figures of real gateways in the lab (`tests/lab`): systemd containers that behave like VMs, on one
-machine, with an OneGate emulator. `bench/gateway` makes them; the machine should do nothing else:
+Figures of real gateways and whole services in the lab (`tests/lab`): systemd containers that behave
+like VMs, on one machine, with emulators of OneGate and OneFlow and a double of RKE2. They are made
+by `bench/gateway` and `bench/service`; the machine should do nothing else:
 
     python3 -m tests.lab box --bake -- .venv/bin/python -m bench.gateway \\
+        --write docs/measurements.md
+    python3 -m tests.lab box --bake -- .venv/bin/python -m bench.service \\
         --write docs/measurements.md
 
 A bound is met by the median. Tests assert far looser bounds (6 s for a failover), because they run
