@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -55,7 +56,6 @@ STACKS: dict[str, tuple[dict[str, str], bool]] = {
         True,
     ),
 }
-EVERY_STACK = pytest.mark.parametrize("stack", STACKS)
 
 
 class Nodes:
@@ -193,76 +193,101 @@ def configure_changes(node: Node) -> list[str]:
     return [action["action"] for action in stage["actions"] if action["change"]]
 
 
-# --- the tests build upon each other, stack by stack ----------------------------------------------
+# --- the tests build upon each other --------------------------------------------------------------
 
 
-@EVERY_STACK
-def test_a_node_finds_its_way_and_a_second_run_changes_nothing(nodes: Nodes, stack: str) -> None:
-    node = nodes.nodes[stack]
-    wait_for(node, "the way through the pair", uses_pair)
+def each(nodes: Nodes, act: Callable[[str, Node], None], stacks: Iterable[str] = STACKS) -> None:
+    """Do the same to all nodes side by side.
+
+    Raises:
+        LabError: It did not do on some; all of them are named.
+    """
+    with ThreadPoolExecutor(len(STACKS)) as pool:
+        done = {stack: pool.submit(act, stack, nodes.nodes[stack]) for stack in stacks}
+    errors = [f"{stack}: {one.exception()}" for stack, one in done.items() if one.exception()]
+    if errors:
+        raise LabError("\n".join(errors))
+
+
+def wait_settled(node: Node) -> None:
+    """Wait until a run would change nothing any more."""
     node.wait_until(lambda: configure_changes(node) == [], EFFECT_S, "nothing to be left to do")
 
 
-@EVERY_STACK
-def test_gateway_and_resolver_outlive_a_new_context(nodes: Nodes, stack: str) -> None:
-    node = nodes.nodes[stack]
-    node.run(["systemctl", "stop", AGENT_UNIT])
-    nodes.give_context(stack, SSH_PUBLIC_KEY="ssh-ed25519 changed")
-    wait_for(node, "the way through the pair", uses_pair)
+def test_nodes_find_their_way_and_a_second_run_changes_nothing(nodes: Nodes) -> None:
+    def act(stack: str, node: Node) -> None:
+        wait_for(node, "the way through the pair", uses_pair)
+        wait_settled(node)
+
+    each(nodes, act)
 
 
-@EVERY_STACK
-def test_gateway_and_resolver_outlive_a_reboot_without_the_agent(nodes: Nodes, stack: str) -> None:
-    node = nodes.nodes[stack]
-    node.stop()
-    node.disable_agent()
-    node.start()
-    wait_for(node, "the way through the pair", uses_pair)
-    assert "ActiveState=inactive" in node.run(["systemctl", "show", AGENT_UNIT]).stdout
+def test_gateway_and_resolver_outlive_a_new_context_without_the_agent(nodes: Nodes) -> None:
+    def act(stack: str, node: Node) -> None:
+        node.run(["systemctl", "stop", AGENT_UNIT])
+        nodes.give_context(stack, SSH_PUBLIC_KEY="ssh-ed25519 changed")
+        wait_for(node, "the way through the pair", uses_pair)
+
+    each(nodes, act)
 
 
-@pytest.mark.parametrize("stack", ["ifdhcp", "pldhcp"])
-def test_gateway_and_resolver_outlive_new_leases(nodes: Nodes, stack: str) -> None:
-    node = nodes.nodes[stack]
-    wait_for(node, "the way through the pair", uses_pair)
-    (address,) = (one.partition("/")[0] for one in node.addresses("eth0"))
-    before = nodes.dhcp.output.splitlines().count(address)
+def test_gateway_and_resolver_outlive_a_reboot_without_the_agent(nodes: Nodes) -> None:
+    def act(stack: str, node: Node) -> None:
+        node.run(["systemctl", "disable", "oneke.target"])
+        node.reboot()
+        wait_for(node, "the way through the pair", uses_pair)
+        state = node.run(["systemctl", "is-active", AGENT_UNIT], check=False).stdout
+        assert state.strip() == "inactive"
 
-    def renewed() -> bool:
-        return nodes.dhcp.output.splitlines().count(address) >= before + RENEWALS
-
-    node.wait_until(renewed, 60, f"{RENEWALS} renewals")
-    assert uses_pair(node), network_of(node)
+    each(nodes, act)
 
 
-@EVERY_STACK
-def test_a_resolver_that_is_silent_gives_way_and_comes_back(nodes: Nodes, stack: str) -> None:
-    """One test for all would be quicker; stack by stack it says which fails."""
-    node = nodes.nodes[stack]
-    nodes.gateway.run(["systemctl", "stop", "unbound"])
-    try:
+def test_gateway_and_resolver_outlive_new_leases(nodes: Nodes) -> None:
+    def act(stack: str, node: Node) -> None:
+        address = nodes.contexts[stack]["ETH0_IP"]
+        before = nodes.dhcp.output.splitlines().count(address)
+
+        def renewed() -> bool:
+            return nodes.dhcp.output.splitlines().count(address) >= before + RENEWALS
+
+        node.wait_until(renewed, 60, f"{RENEWALS} renewals")
+        assert uses_pair(node), network_of(node)
+
+    each(nodes, act, ["ifdhcp", "pldhcp"])
+
+
+def test_a_resolver_that_is_silent_gives_way_and_comes_back(nodes: Nodes) -> None:
+    def fall_back(stack: str, node: Node) -> None:
         run_agent(node)
         wait_for(node, "the route", reaches_through_pair)
-        has_other = bool(nodes.contexts[stack]["ETH0_DNS"])
-        kept = OWN_RESOLVER if has_other else PRIVATE_VIP
+        # systemd-resolved goes on to name that of the lease beside one that is kept.
         if stack != "pldhcp":
+            kept = OWN_RESOLVER if nodes.contexts[stack]["ETH0_DNS"] else PRIVATE_VIP
             wait_for(node, f"{kept} to be asked", lambda it: names_servers(it, kept))
+
+    def come_back(stack: str, node: Node) -> None:
+        run_agent(node)
+        wait_for(node, "the way through the pair", uses_pair)
+
+    nodes.gateway.run(["systemctl", "stop", "unbound"])
+    try:
+        each(nodes, fall_back)
     finally:
         nodes.gateway.run(["systemctl", "start", "unbound"])
-    run_agent(node)
-    wait_for(node, "the way through the pair", uses_pair)
+    each(nodes, come_back)
 
 
-@EVERY_STACK
-def test_what_leaves_the_context_leaves_the_node(nodes: Nodes, stack: str) -> None:
-    node = nodes.nodes[stack]
-    node.run(["systemctl", "stop", AGENT_UNIT])
-    nodes.give_context(stack, ONEAPP_VROUTER_ETH1_VIP0=None, FALLBACK_GW=FALLBACK_GATEWAY)
-    run_agent(node)
-    wait_for(node, "the other gateway", lambda it: reaches_world_through(it, FALLBACK_GATEWAY))
-    assert PRIVATE_VIP not in node.run(["ip", "-4", "route"]).stdout
-    wait_for(node, "the former resolver to be gone", lambda it: not resolves_at_pair(it))
-    node.wait_until(lambda: configure_changes(node) == [], EFFECT_S, "nothing to be left to do")
+def test_what_leaves_the_context_leaves_the_node(nodes: Nodes) -> None:
+    def act(stack: str, node: Node) -> None:
+        node.run(["systemctl", "stop", AGENT_UNIT])
+        nodes.give_context(stack, ONEAPP_VROUTER_ETH1_VIP0=None, FALLBACK_GW=FALLBACK_GATEWAY)
+        run_agent(node)
+        wait_for(node, "the other gateway", lambda it: reaches_world_through(it, FALLBACK_GATEWAY))
+        assert PRIVATE_VIP not in node.run(["ip", "-4", "route"]).stdout
+        wait_for(node, "the former resolver to be gone", lambda it: not resolves_at_pair(it))
+        wait_settled(node)
+
+    each(nodes, act)
 
 
 def test_no_node_has_a_failed_unit_of_its_network(nodes: Nodes) -> None:
