@@ -102,14 +102,16 @@ class AgentModel:
 
     def settings(self, *, server: str, password: Secret) -> Rke2Settings:
         """Return what RKE2 is to run with."""
+        # Without what siblings say: which master serves first must not start RKE2 anew.
+        node = build_node(self.params, node_name=self.node.node_name)
         config = build_agent_config(
             self.params,
-            self.node,
+            node,
             server=server,
             is_storage=self.is_storage,
             known=self.known,
         )
-        environment = render_environment(build_environment(self.params, self.node))
+        environment = render_environment(build_environment(self.params, node))
         return Rke2Settings(UNIT, config, environment, password)
 
     def published_values(self) -> Mapping[str, str]:

@@ -181,14 +181,14 @@ class Bootstrap:
         model = self.model
         values = model.published_values()
         publish, pause = plan_publication(values, model.params, self.facts)
-        supervisor = model.node.endpoints.supervisor
+        supervisor = model.node.endpoints.supervisor or f"{model.node.address}:{SUPERVISOR_PORT}"
         member = replace(
             state,
             node_name=model.node.node_name,
             kind=state.kind or JOINED,
             # From now on the settings name the supervisor, so that this master can join anew
             # should it ever be taken out of etcd.
-            server=state.server or (str(supervisor) if supervisor else ""),
+            server=state.server or str(supervisor),
             is_member=True,
             published=state.published if pause else digest_of_values(values),
         )

@@ -101,14 +101,16 @@ class MasterModel:
             server: The supervisor it joins by, as host and port; empty for founding.
             password: See `Rke2Settings`.
         """
+        # Without what siblings say: which master serves first must not start RKE2 anew.
+        node = build_node(self.params, node_name=self.node.node_name)
         config = build_server_config(
             self.params,
-            self.node,
+            node,
             server=server,
             has_agent_token=bool(self.agent_token.reveal()),
             version=self.program.version,
         )
-        environment = render_environment(build_environment(self.params, self.node))
+        environment = render_environment(build_environment(self.params, node))
         return Rke2Settings(UNIT, config, environment, password)
 
     def published_values(self) -> Mapping[str, str]:

@@ -142,6 +142,27 @@ def test_a_founder_is_not_restarted_when_its_settings_name_the_supervisor(cloud:
     ]
 
 
+@pytest.mark.parametrize(("role", "unit"), [("master", SERVER), ("worker", AGENT)])
+def test_without_virtual_addresses_rke2_is_not_started_anew_by_what_masters_publish(
+    cloud: Cloud, role: str, unit: str
+) -> None:
+    without = {
+        "ONEAPP_VROUTER_ETH0_VIP0": "",
+        "ONEAPP_VROUTER_ETH1_VIP0": "",
+        "ONEAPP_K8S_HTTP_PROXY": "http://proxy.example.org:3128",
+    }
+    first = Machine(cloud, "master", 101, **without)
+    first.run()
+    node = first if role == "master" else Machine(cloud, role, 111, **without)
+    node.run()
+    Machine(cloud, "master", 102, **without).run()
+    first.onegate.update({"ONEGATE_K8S_MASTER": ""})
+    assert node.run().changes == (1 if node is first else 0)  # what was taken from OneGate
+    assert node.run().changes == 0
+    assert [one for one in node.tape.changes if one.startswith("units.")] == [f"units.start {unit}"]
+    assert "server: https://172.20.0.101:9345" in node.files.text(CONFIG)
+
+
 def test_other_parameters_restart_rke2_without_waiting_for_it(cloud: Cloud) -> None:
     from tests.unit.appliance.machine import ONE_ENV
 
