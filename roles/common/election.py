@@ -90,12 +90,15 @@ class Hopeless:
 ServerDecision = Announce | Retract | Found | Join | Hold | Hopeless
 
 
-def decide_server(own_id: int | None, siblings: Siblings) -> ServerDecision:
+def decide_server(
+    own_id: int | None, siblings: Siblings, *, has_begun: bool = False
+) -> ServerDecision:
     """Say what a master without etcd data is to do.
 
     Args:
         own_id: This VM.
         siblings: What OneGate told; the texts in it are input to check, not truth.
+        has_begun: Whether this machine began to found a cluster, and was never a member of one.
     """
     role = _masters(siblings)
     if role is None:
@@ -111,7 +114,7 @@ def decide_server(own_id: int | None, siblings: Siblings) -> ServerDecision:
         return _decide_join(own_id, siblings, others, serving)
     if own is None:
         return Hold(_incompleteness(role, siblings))
-    return _decide_founding(own, others, role, siblings)
+    return _decide_founding(own, others, role, siblings, has_begun=has_begun)
 
 
 def _masters(siblings: Siblings) -> ServiceRole | None:
@@ -181,7 +184,7 @@ def _first_ahead(own_id: int, siblings: Siblings, others: tuple[Vm, ...]) -> Vm 
 
 
 def _decide_founding(
-    own: Vm, others: tuple[Vm, ...], role: ServiceRole, siblings: Siblings
+    own: Vm, others: tuple[Vm, ...], role: ServiceRole, siblings: Siblings, *, has_begun: bool
 ) -> ServerDecision:
     rivals = [vm for vm in others if vm.text(FOUNDER_KEY)]
     if own.text(FOUNDER_KEY):
@@ -198,6 +201,9 @@ def _decide_founding(
     missing = _incompleteness(role, siblings)
     if missing:
         return Hold(missing)
+    if has_begun and own.text(CLUSTER_KEY) and not (own.text(MASTER_KEY) or own.text(TOKEN_KEY)):
+        # Its id is known before there is data. Without a token nobody has joined, and all wait.
+        return Found()
     if own.text(CLUSTER_KEY) or own.text(MASTER_KEY):
         return Hopeless(
             "this VM served a cluster before, its etcd data is gone, and no other master has it",

@@ -111,7 +111,9 @@ class Bootstrap:
             return _LOST if self.model.state.is_member else Found()
         if self.facts.siblings is None:
             return Hold("OneGate was not asked yet")
-        return decide_server(params.opennebula.vm_id, self.facts.siblings)
+        state = self.model.state
+        has_begun = state.kind == FOUNDER and not state.is_member
+        return decide_server(params.opennebula.vm_id, self.facts.siblings, has_begun=has_begun)
 
     def _found(self) -> Decision:
         state = self._state(FOUNDER, "")

@@ -10,6 +10,7 @@ import pytest
 
 from appliance.errors import NotReady, OneGateUnavailable
 from appliance.system.kubernetes import Node, Taint
+from roles.common.clusterstate import NODE_TOKEN
 from tests.unit.roles.cluster import AGENT, CA_HASH, CONFIG, SERVER, Cloud, Machine
 
 DOWN = OneGateUnavailable("OneGate GET /service: Connection refused")
@@ -132,6 +133,21 @@ def test_a_founder_that_was_cut_goes_on_and_founds_only_once(cloud: Cloud) -> No
     assert cloud.founded == 1
     assert master.files.text(TOKENS[1]) == tokens[1]
     assert tokens[0].strip() in master.files.text(TOKENS[0])
+
+
+def test_a_founder_that_was_cut_after_its_tokens_and_before_its_data_goes_on(cloud: Cloud) -> None:
+    master = Machine(cloud, "master", 101)
+    master.while_starting = lambda: master.files.put(
+        NODE_TOKEN, f"K10{CA_HASH}::server:{master.files.text(TOKENS[0]).strip()}\n", mode=0o600
+    )
+    with pytest.raises(NotReady):
+        master.run()
+    assert master.published("ONEKE_CLUSTER_ID") == CA_HASH
+    master.while_starting = None
+    master.restart()
+    master.run()
+    assert cloud.founded == 1
+    assert master.published("READY") == "YES"
 
 
 def test_a_founder_is_not_restarted_when_its_settings_name_the_supervisor(cloud: Cloud) -> None:

@@ -149,6 +149,24 @@ def test_a_cluster_whose_only_data_is_lost_is_not_founded_again(said: dict[str, 
 
 
 @pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, Found),
+        # Nobody can have joined before there was a token; after that its data may be elsewhere.
+        ({MASTER_KEY: "172.20.0.10"}, Hopeless),
+        ({TOKEN_KEY: f"K10{CA}::server:secret"}, Hopeless),
+    ],
+)
+def test_a_founding_that_was_cut_before_there_was_data_goes_on(
+    said: dict[str, str], expected: type
+) -> None:
+    begun = {FOUNDER_KEY: "YES", CLUSTER_KEY: CA, **said}
+    siblings = told(master(10, **begun), master(11))
+    assert isinstance(decide_server(10, siblings, has_begun=True), expected)
+    assert not isinstance(decide_server(11, siblings), Found | Announce)
+
+
+@pytest.mark.parametrize(
     "siblings",
     [
         told(master(10, **SERVING), cardinality=2),
