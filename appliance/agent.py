@@ -252,6 +252,7 @@ class _StageRun:
         self._log = log.bind(stage=stage.value)
         self._lookout = lookout
         self._pause: Pause | None = None
+        self._told = ("", "")
         self._paused_at = 0.0
         # What comes up again goes on where it was: two waits that take turns end as well.
         self._waited: dict[str, _Waited] = {}
@@ -318,9 +319,10 @@ class _StageRun:
             self._waited[self._pause.what].seconds += clock.monotonic() - self._paused_at
         waited = self._waited.setdefault(pause.what, _Waited())
         waited.looks += 1
-        is_new = self._pause != pause
         self._pause, self._paused_at = pause, clock.monotonic()
-        if is_new:
+        # After a change the reason is of the time before it; the next round, at once, knows better.
+        if not has_changed and self._told != (pause.what, pause.reason):
+            self._told = (pause.what, pause.reason)
             elapsed = round(waited.seconds, 1)
             self._log.info("wait.reason", what=pause.what, reason=pause.reason, elapsed_s=elapsed)
             self._reporter.progress(WAITING, pause.reason)

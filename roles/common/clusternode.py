@@ -51,6 +51,7 @@ from roles.common.rke2params import BalancerParams, Rke2Params, VipParams
 WORDS_S = 90.0
 ONEGATE_TIMEOUT_S = 900.0
 RKE2_UNITS = ("rke2-server.service", "rke2-agent.service")
+_TELLING = "OneGate, to tell the other VMs of this node"
 _FINAL_TIMEOUT_S = 60.0
 _UNINITIALIZED = "node.cloudprovider.kubernetes.io/uninitialized"
 _WITHOUT_CNI = re.compile("NetworkPluginNotReady|cni plugin not initialized", re.IGNORECASE)
@@ -272,14 +273,16 @@ def plan_publication(
     """
     if not params.has_onegate:
         return (), None
-    own = facts.siblings.own if facts.siblings else None
+    if facts.siblings is None:
+        return (), Pause(_TELLING, "it is asked next", ONEGATE_TIMEOUT_S)
+    own = facts.siblings.own
     if own is not None:
         wanted = {key: value for key, value in values.items() if (own.text(key) or "") != value}
         return ((Publish(tuple(sorted(wanted.items()))),) if wanted else ()), None
     if read_cluster_state(facts).published == digest_of_values(values):
         return (), None
-    reason = (facts.siblings.error if facts.siblings else "") or "it does not show this VM yet"
-    return (), Pause("OneGate, to tell the other VMs of this node", reason, ONEGATE_TIMEOUT_S)
+    reason = facts.siblings.error or "it does not show this VM yet"
+    return (), Pause(_TELLING, reason, ONEGATE_TIMEOUT_S)
 
 
 def digest_of_values(values: Mapping[str, str]) -> str:

@@ -128,7 +128,9 @@ class MasterModel:
             FOUNDER_KEY: "",
             BLOCKED_KEY: "",
         }
-        if self.kubeconfig:
+        if not self.params.rke2.publish_kubeconfig:
+            values[KUBECONFIG_KEY] = ""  # one that was published before is withdrawn
+        elif self.kubeconfig:
             public = published_kubeconfig(self.kubeconfig, self.node)
             values[KUBECONFIG_KEY] = base64.b64encode(public.encode()).decode()
         return values
