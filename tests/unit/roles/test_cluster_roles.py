@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from dataclasses import replace
@@ -177,6 +178,24 @@ def test_without_virtual_addresses_rke2_is_not_started_anew_by_what_masters_publ
     assert node.run().changes == 0
     assert [one for one in node.tape.changes if one.startswith("units.")] == [f"units.start {unit}"]
     assert "server: https://172.20.0.101:9345" in node.files.text(CONFIG)
+
+
+def test_the_kubeconfig_is_published_on_demand_and_withdrawn(cloud: Cloud) -> None:
+    from tests.unit.appliance.machine import ONE_ENV
+
+    master = Machine(cloud, "master", 101)
+    master.files.put("/etc/rancher/rke2/rke2.yaml", "server: https://127.0.0.1:6443\n")
+    master.run()
+    assert "ONEKE_KUBECONFIG" not in master.onegate.own
+    text = master.files.text(ONE_ENV)
+    switch = 'export ONEAPP_ONEKE_PUBLISH_KUBECONFIG="YES"\n'
+    master.files.put(ONE_ENV, text + switch)
+    master.run()
+    published = base64.b64decode(master.published("ONEKE_KUBECONFIG")).decode()
+    assert published == "server: https://10.2.11.86:6443\n"
+    master.files.put(ONE_ENV, text)
+    master.run()
+    assert master.published("ONEKE_KUBECONFIG") == ""
 
 
 def test_other_parameters_restart_rke2_without_waiting_for_it(cloud: Cloud) -> None:
