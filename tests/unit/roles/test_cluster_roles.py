@@ -81,6 +81,19 @@ def test_a_second_master_joins_by_the_virtual_address(cloud: Cloud) -> None:
     assert second.published("ONEGATE_K8S_MASTER") == "172.20.0.102"
 
 
+def test_a_mistyped_token_does_not_pass_for_a_cluster_of_its_own(cloud: Cloud) -> None:
+    founded(cloud)
+    typed = f"K10{'0' * 64}::server:s3cret"
+    second = Machine(cloud, "master", 102, ONEAPP_K8S_TOKEN=typed)
+    second.while_starting = lambda: second.say(SERVER, "token CA hash does not match")
+    with pytest.raises(NotReady, match="belongs to another cluster"):
+        second.run()
+    assert second.published("ONEKE_CLUSTER_ID") == ""
+    third = Machine(cloud, "master", 103)
+    third.run()
+    assert third.published("ONEKE_CLUSTER_ID") == CA_HASH
+
+
 def test_a_worker_gets_only_the_agent_token(cloud: Cloud) -> None:
     first = founded(cloud)
     worker = Machine(cloud, "worker", 111)
@@ -178,6 +191,20 @@ def test_without_virtual_addresses_rke2_is_not_started_anew_by_what_masters_publ
     assert node.run().changes == 0
     assert [one for one in node.tape.changes if one.startswith("units.")] == [f"units.start {unit}"]
     assert "server: https://172.20.0.101:9345" in node.files.text(CONFIG)
+
+
+def test_a_setting_that_held_a_secret_is_not_shown_when_it_goes(cloud: Cloud) -> None:
+    from tests.unit.appliance.machine import ONE_ENV
+
+    master = founded(cloud)
+    text = master.files.text(ONE_ENV)
+    extra = base64.b64encode(b"etcd-s3-secret-key: pl4nted").decode()
+    for given in (f'export ONEAPP_RKE2_EXTRA_CONFIG="{extra}"\n', ""):
+        master.files.put(ONE_ENV, text + given)
+        changes = [one for of in master.run(dry_run=True).outcomes for one in of.changes]
+        [shown] = [change for action, change in changes if action.name == f"file {CONFIG}"]
+        assert shown.detail == "(content not shown: it may hold a secret)"
+        master.run()
 
 
 def test_the_kubeconfig_is_published_on_demand_and_withdrawn(cloud: Cloud) -> None:
