@@ -234,7 +234,7 @@ def node_network_facts(params: NodeNetworkParams) -> FactsWanted:
     once: tuple[Probe[object], ...] = (probe,) if probe and not params.dns.enabled else ()
     marks = (paths.LOADED_DIR / NETWORKD_UNIT, paths.LOADED_DIR / RESOLVED_UNIT)
     return FactsWanted(
-        units=(RESOLVED_UNIT,),
+        units=(NETWORKD_UNIT, RESOLVED_UNIT),
         files=(RESOLV_CONF, RESOLVED_CONF, GIVEN, SCRIPT, *marks, *_usual_drop_ins(params)),
         probes=(LinkManagers(), *every_time),
         lasting=once,
@@ -380,18 +380,7 @@ def _plan_route(
 ) -> Iterator[Action]:
     file = manager.network_file if manager and wanted.is_managed else None
     chosen = _drop_in(file) if file else None
-    usual = _usual_drop_ins(params)
-    for path in usual:
-        if path != chosen and facts.files.get(path) is not None:
-            yield RemoveFile(path)
-    if chosen and wanted.gateway:
-        model = NetworkdDropIn(wanted.gateway, _destinations(params, wanted.gateway))
-        text = render(folders, f"{DROP_IN}.j2", model)
-        yield WriteFile(chosen, text, loaded_by=(NETWORKD_UNIT,))
-    has_been_told = facts.files.get(paths.LOADED_DIR / NETWORKD_UNIT) is not None
-    if chosen or has_been_told:
-        files = tuple(sorted({*usual, chosen} if chosen else set(usual)))
-        yield RunUnit(NETWORKD_UNIT, files, at_boot=None)
+    yield from _plan_drop_ins(params, facts, wanted, chosen, folders)
     former = _KEPT_GATEWAY.search(facts.files.get(SCRIPT) or "")
     if former and former[1] != str(wanted.gateway):
         yield NoDefaultRoute(IPv4Address(former[1]), former[2])
@@ -400,6 +389,33 @@ def _plan_route(
         yield DefaultRoute(wanted.gateway, wanted.link, patience_s)
     elif former:
         yield from _plan_route_of_context(params, facts)
+
+
+def _plan_drop_ins(
+    params: NodeNetworkParams,
+    facts: Facts,
+    wanted: NodeNetworkScript,
+    chosen: PurePosixPath | None,
+    folders: Sequence[Path],
+) -> Iterator[Action]:
+    """Have networkd's drop-ins say what is so now; a former one stays while none is chosen.
+
+    networkd may be away for a moment, as the contextualization package starts it anew.
+    """
+    usual = _usual_drop_ins(params)
+    found = {path for path in usual if facts.files.get(path) is not None}
+    written: set[PurePosixPath] = set()
+    if wanted.gateway:
+        written = {chosen} if chosen else found
+        model = NetworkdDropIn(wanted.gateway, _destinations(params, wanted.gateway))
+        text = render(folders, f"{DROP_IN}.j2", model)
+        for path in sorted(written):
+            yield WriteFile(path, text, loaded_by=(NETWORKD_UNIT,))
+    for path in sorted(found - written):
+        yield RemoveFile(path)
+    has_been_told = facts.files.get(paths.LOADED_DIR / NETWORKD_UNIT) is not None
+    if chosen or ((has_been_told or found) and facts.units[NETWORKD_UNIT].is_active):
+        yield RunUnit(NETWORKD_UNIT, tuple(sorted({*usual, *written})), at_boot=None)
 
 
 def _destinations(params: NodeNetworkParams, gateway: IPv4Address) -> tuple[str, ...]:

@@ -35,9 +35,11 @@ from roles.common.nodenetwork import (
     plan_node_network,
 )
 from tests.fakes import FakeNetwork, PowerCut
+from tests.fakes.units import STOPPED
 from tests.unit.roles.networknode import (
     DROP_IN,
     NETPLAN,
+    RUNNING,
     SERVICES,
     STUB,
     VIP,
@@ -316,6 +318,30 @@ def test_the_drop_in_follows_the_file_of_the_link() -> None:
     assert machine.files.state(DROP_IN) is None
     other = PurePosixPath("/etc/systemd/network/eth0.network.d/60-oneke.conf")
     assert "Gateway=172.20.0.86\n" in machine.files.text(other)
+
+
+def test_a_drop_in_outlives_a_moment_without_networkd() -> None:
+    machine = Machine().managed_by(NETPLAN)
+    machine.run(params())
+    machine.network.managed.clear()
+    machine.units.states[NETWORKD_UNIT] = STOPPED
+    machine.run(params(ETH0_GATEWAY="172.20.0.1"))
+    assert "Destination=0.0.0.0/1" in machine.files.text(DROP_IN)
+    assert machine.units.states[NETWORKD_UNIT] == STOPPED
+    assert machine.changed(params(ETH0_GATEWAY="172.20.0.1")) == []
+    machine.managed_by(NETPLAN).units.states[NETWORKD_UNIT] = RUNNING
+    machine.run(params())
+    assert "Destination=0.0.0.0/0" in machine.files.text(DROP_IN)
+    assert machine.default_routes() == [VIP]
+
+
+def test_networkd_is_not_started_for_what_it_was_told_once() -> None:
+    machine = Machine().managed_by(NETPLAN)
+    machine.run(params())
+    machine.managed_by(LinkManager(IFUPDOWN)).units.states[NETWORKD_UNIT] = STOPPED
+    machine.run(params(ONEAPP_VROUTER_ETH1_VIP0=None))
+    assert machine.files.state(DROP_IN) is None
+    assert machine.units.states[NETWORKD_UNIT] == STOPPED
 
 
 def test_a_lease_of_a_lower_rank_does_not_matter() -> None:
