@@ -165,9 +165,8 @@ def cause_of(error: requests.RequestException) -> str:
     if isinstance(error, requests.ConnectTimeout | requests.ReadTimeout):
         return "no answer in time"
     cause = _bottom_of(error)
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
-    told = _PLACE_IN_SOURCE.sub("", " ".join(str(cause).split()))
+    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    told = _PLACE_IN_SOURCE.sub("", " ".join(text.split()))
     return told[:_MOST_SAID] or type(cause).__name__
 
 

@@ -143,9 +143,12 @@ class Bootstrap:
             model = replace(model, agent_token=agents)
         password = Secret(password_of(join.token.reveal()))
         settings = model.settings(server=server, password=password)
+        # Before there is any data: whoever looks at OneGate from now on knows of the cluster. What
+        # somebody typed may name another one, and would keep the other masters out.
+        is_typed = pinned_token(model.params.rke2, "server") is not None
+        cluster_id = "" if is_typed else cluster_id_of(join.token.reveal())
         actions = (
-            # Before there is any data: whoever looks at OneGate from now on knows of the cluster.
-            *self._publish_cluster(cluster_id_of(join.token.reveal())),
+            *self._publish_cluster(cluster_id),
             kept.keep_cluster_state(self._state(JOINED, server)),
             *tokens,
             *plan_rke2(settings),
