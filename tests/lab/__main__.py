@@ -83,8 +83,10 @@ def _scale(role: str, cardinality: int) -> int:
     if found is None:
         raise LabError("no open box has a cloud; `make demo` opens one")
     control = FlowControl(found)
-    accepted = [control.scale(service, role, cardinality) for service in control.services()]
-    if not any(accepted):
+    services = control.services()
+    if not services:
+        raise LabError("the open box has no service")
+    if not control.scale(services[-1], role, cardinality):
         raise LabError(
             f"OneFlow does not scale {role} to {cardinality}: the service is changing, or that is "
             "its cardinality, or too few"

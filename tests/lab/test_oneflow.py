@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.basics import LabError
+from tests.lab.basics import LabError, wait_until
 from tests.lab.context import Generation
 from tests.lab.lab import Lab
 from tests.lab.onegate.state import FlowState, LcmState
@@ -160,12 +160,17 @@ def test_a_service_is_taken_down_children_first(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("generation", ["current", "1.24"])
-def test_a_gateway_of_either_generation_reports_and_its_children_follow(
+def test_a_whole_service_of_either_generation_runs_without_a_hand(
     lab: Lab, generation: Generation
 ) -> None:
-    service = lab.service(generation=generation, worker=0, storage=0)
-    wait_for_vms(service, "master")
-    [gateway] = service.vms("vnf")
-    assert gateway.attributes["READY"] == "YES"
-    assert gateway.node is not None
-    assert "10.2.11.86" in gateway.node.run(["ip", "-4", "-o", "address"]).stdout
+    service = lab.service(generation=generation)
+    service.wait_running()
+    assert {vm.attributes["ONEKE_STATE"] for vm in service.vms()} == {"READY"}
+    [master] = service.nodes("master")
+    listed = master.run(["bash", "-lc", "kubectl get nodes --no-headers"]).stdout.splitlines()
+    assert {line.split()[0]: line.split()[1] for line in listed} == {
+        f"oneke-ip-172-20-0-{number}": "Ready" for number in (101, 102, 103)
+    }
+    client = lab.host("client", network="public", address="10.2.11.50/24", gateway="10.2.11.1")
+    page = wait_until(lambda: client.fetch("http://10.2.11.86/", timeout_s=2), 30, "the ingress")
+    assert page == "oneke-ip-172-20-0-102"
