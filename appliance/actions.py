@@ -178,10 +178,16 @@ class EnsureSecret:
 
 @dataclass(frozen=True)
 class RemoveFile:
-    """No file of this name."""
+    """No file of this name.
+
+    Attributes:
+        own_mark: What a file of the agent's holds, where others may have one of this name: theirs
+            is left alone.
+    """
 
     path: PurePosixPath
     loaded_by: tuple[str, ...] = ()
+    own_mark: str = ""
 
     @property
     def name(self) -> str:
@@ -192,10 +198,16 @@ class RemoveFile:
         """Nothing can refuse."""
 
     def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
-        """See whether it is there."""
-        if system.files.state(self.path) is None:
+        """See whether it is there, and ours."""
+        if system.files.state(self.path) is None or not self._is_own(system):
             return None
         return Change("remove", paths=(self.path,))
+
+    def _is_own(self, system: System) -> bool:
+        try:
+            return not self.own_mark or self.own_mark in (system.files.read(self.path) or "")
+        except NotText:
+            return False
 
     def apply(self, system: System) -> None:
         """Drop the memory of what is loaded, then remove."""

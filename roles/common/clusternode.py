@@ -43,7 +43,8 @@ from roles.common.opennebula import OpenNebulaParams
 from roles.common.prerequisites import await_addresses
 from roles.common.probes import NodeSeen, OwnNode, SupervisorAnswers
 from roles.common.rke2check import check_rke2
-from roles.common.rke2config import SECRET_MARK, holds_secret, render_config
+from roles.common.rke2config import SENSITIVE_MARK, holds_secret, render_config
+from roles.common.rke2environment import HEADER
 from roles.common.rke2extra import Config, parse_extra_config
 from roles.common.rke2keys import KnownKeys
 from roles.common.rke2params import BalancerParams, Rke2Params, VipParams
@@ -219,11 +220,11 @@ class Rke2Settings:
 def plan_rke2(settings: Rke2Settings) -> Iterator[Action]:
     """Write RKE2's files, and have it started."""
     text, is_secret = render_config(settings.config), holds_secret(settings.config)
-    yield WriteFile(CONFIG, text, mode=0o600, is_secret=is_secret, sensitive_mark=SECRET_MARK)
+    yield WriteFile(CONFIG, text, mode=0o600, is_secret=is_secret, sensitive_mark=SENSITIVE_MARK)
     if settings.environment:
         yield WriteFile(settings.environment_file, settings.environment, mode=0o600, is_secret=True)
     else:
-        yield RemoveFile(settings.environment_file)
+        yield RemoveFile(settings.environment_file, own_mark=HEADER)
     yield BeginUnit(settings.unit, settings.digest())
 
 

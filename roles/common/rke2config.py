@@ -26,7 +26,7 @@ _HEADER = """\
 # Written by oneke-agent; local changes will be overwritten. Own settings belong into
 # ONEAPP_RKE2_EXTRA_CONFIG, or into a file with a higher number beside this one.
 """
-SECRET_MARK = "# A setting below may hold a secret."
+SENSITIVE_MARK = "# A setting below may hold a secret."
 _PACKAGED_INGRESS = "rke2-ingress-nginx"
 # From this version on a new cluster gets an ingress controller unless it asks for none.
 _WITH_TRAEFIK = (1, 36)
@@ -126,7 +126,7 @@ def _of_any_node(
 
 def render_config(config: Mapping[str, object]) -> str:
     """Write the settings as the text of RKE2's configuration file."""
-    header = f"{_HEADER}{SECRET_MARK}\n" if holds_secret(config) else _HEADER
+    header = f"{_HEADER}{SENSITIVE_MARK}\n" if holds_secret(config) else _HEADER
     return header + yaml.safe_dump(
         dict(config), default_flow_style=False, sort_keys=False, allow_unicode=True, width=10_000
     )

@@ -11,7 +11,7 @@ from roles.common.endpoints import ClusterNode
 from roles.common.rke2extra import parse_extra_config
 from roles.common.rke2params import NodeParams
 
-_HEADER = "# Written by oneke-agent; local changes will be overwritten.\n"
+HEADER = "# Written by oneke-agent; local changes will be overwritten.\n"
 _ALWAYS_DIRECT = ("127.0.0.0/8", "localhost")
 _CLUSTER_DOMAIN = "cluster.local"
 
@@ -65,7 +65,7 @@ def render_environment(environment: Mapping[str, str]) -> str:
     """Write variables as systemd reads them from an EnvironmentFile; nothing for none."""
     if not environment:
         return ""
-    return _HEADER + "".join(f"{name}={quote(value)}\n" for name, value in environment.items())
+    return HEADER + "".join(f"{name}={quote(value)}\n" for name, value in environment.items())
 
 
 def quote(value: str) -> str:

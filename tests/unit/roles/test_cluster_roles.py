@@ -207,6 +207,24 @@ def test_a_setting_that_held_a_secret_is_not_shown_when_it_goes(cloud: Cloud) ->
         master.run()
 
 
+def test_an_environment_of_the_administrators_is_left_alone_and_ours_is_taken_back(
+    cloud: Cloud,
+) -> None:
+    from tests.unit.appliance.machine import ONE_ENV
+
+    master, place = Machine(cloud, "master", 101), "/etc/default/rke2-server"
+    master.files.put(place, "GOMEMLIMIT=2GiB\n")
+    master.run()
+    assert master.files.text(place) == "GOMEMLIMIT=2GiB\n"
+    text = master.files.text(ONE_ENV)
+    master.files.put(ONE_ENV, f'{text}export ONEAPP_K8S_HTTP_PROXY="http://10.9.9.9:3128"\n')
+    master.run()
+    assert 'HTTP_PROXY="http://10.9.9.9:3128"' in master.files.text(place)
+    master.files.put(ONE_ENV, text)
+    master.run()
+    assert place not in master.files.texts()
+
+
 def test_the_kubeconfig_is_published_on_demand_and_withdrawn(cloud: Cloud) -> None:
     from tests.unit.appliance.machine import ONE_ENV
 
