@@ -236,7 +236,8 @@ def _print_result(result: Any, *, dry_run: bool, unchanged: bool) -> None:
     count = f"{result.changes} change{'' if result.changes == 1 else 's'}"
     if dry_run:
         print(f"{count} to make; nothing was changed. Now: {describe_readiness(result.readiness)}")
-        print("then: wait until the node is ready, and report it")
+        if result.changes or describe_readiness(result.readiness) != "ready":
+            print("then: wait until the node is ready, and report it")
     else:
         print(f"{result.role}: {count}; {describe_readiness(result.readiness)}")
 

@@ -294,5 +294,5 @@ def _from_state(unit: str, state: UnitState) -> str:
     if state.is_coming_up:
         return f"{unit} is starting"
     if (state.active, state.result) == ("inactive", "success"):
-        return f"{unit} is not started yet"
+        return f"{unit} does not run"
     return f"{unit} is {state.active} ({state.result})"

@@ -324,7 +324,7 @@ def test_what_is_quoted_is_one_line_of_bounded_length() -> None:
         (AGAIN, "", "systemd starts it again (restart 7)", False),
         (STARTING, "", "is starting", False),
         (replace(STARTING, active="inactive", sub="dead"), "", "is starting", False),
-        (replace(RUNNING, active="inactive", sub="dead"), "", "is not started yet", False),
+        (replace(RUNNING, active="inactive", sub="dead"), "", "does not run", False),
         (replace(RUNNING, active="failed", sub="failed", result="exit-code"), "",
          "is failed (exit-code)", False),
         (RUNNING, "", "runs", False),
