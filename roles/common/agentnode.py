@@ -22,7 +22,6 @@ from roles.common.clusternode import (
     describe_unit,
     diagnose_unit,
     digest_of_values,
-    first_master,
     is_up,
     pause_for_rke2,
     plan_blocked,
@@ -102,16 +101,14 @@ class AgentModel:
 
     def settings(self, *, server: str, password: Secret) -> Rke2Settings:
         """Return what RKE2 is to run with."""
-        # Without what siblings say: which master serves first must not start RKE2 anew.
-        node = build_node(self.params, node_name=self.node.node_name)
         config = build_agent_config(
             self.params,
-            node,
+            self.node,
             server=server,
             is_storage=self.is_storage,
             known=self.known,
         )
-        environment = render_environment(build_environment(self.params, node))
+        environment = render_environment(build_environment(self.params, self.node))
         return Rke2Settings(UNIT, config, environment, password)
 
     def published_values(self) -> Mapping[str, str]:
@@ -126,7 +123,7 @@ def build_agent(params: ClusterNodeParams, facts: Facts, *, is_storage: bool) ->
     return AgentModel(
         params=params,
         is_storage=is_storage,
-        node=build_node(params, node_name=state.node_name, first_master=first_master(facts)),
+        node=build_node(params, node_name=state.node_name),
         state=state,
         seen=facts.found(_own_node(params)),
         supervisor_trouble=supervisor_trouble(params, facts),

@@ -28,7 +28,7 @@ from roles.common.clusterstate import (
     read_pinned_name,
 )
 from roles.common.diagnosis import Diagnosis, diagnose
-from roles.common.election import BLOCKED_KEY, MASTER_KEY, MASTER_ROLE, is_address
+from roles.common.election import BLOCKED_KEY
 from roles.common.endpoints import ClusterNode, build_node
 from roles.common.nodenetwork import (
     NetworkParams,
@@ -127,14 +127,6 @@ def supervisor_trouble(params: ClusterNodeParams, facts: Facts) -> str:
     if seen.serves or seen.answer is Answer.STARTING:
         return seen.reason
     return f"{seen.reason}; is a master READY, and do the gateways know it? {_ON_GATEWAYS}"
-
-
-def first_master(facts: Facts) -> str:
-    """Return the address of a master that serves, as it published it; empty where none does."""
-    service = facts.siblings.service if facts.siblings else None
-    role = service.role(MASTER_ROLE) if service else None
-    addresses = [vm.text(MASTER_KEY) or "" for vm in (role.vms if role else ())]
-    return next((one for one in addresses if is_address(one)), "")
 
 
 def node_prerequisites(params: ClusterNodeParams, facts: Facts) -> Readiness:

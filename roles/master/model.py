@@ -15,7 +15,6 @@ from roles.common.clusternode import (
     ClusterNodeParams,
     PinnedNode,
     Rke2Settings,
-    first_master,
     supervisor_trouble,
 )
 from roles.common.clusterstate import ClusterState
@@ -101,16 +100,14 @@ class MasterModel:
             server: The supervisor it joins by, as host and port; empty for founding.
             password: See `Rke2Settings`.
         """
-        # Without what siblings say: which master serves first must not start RKE2 anew.
-        node = build_node(self.params, node_name=self.node.node_name)
         config = build_server_config(
             self.params,
-            node,
+            self.node,
             server=server,
             has_agent_token=bool(self.agent_token.reveal()),
             version=self.program.version,
         )
-        environment = render_environment(build_environment(self.params, node))
+        environment = render_environment(build_environment(self.params, self.node))
         return Rke2Settings(UNIT, config, environment, password)
 
     def published_values(self) -> Mapping[str, str]:
@@ -131,7 +128,9 @@ class MasterModel:
         if not self.params.rke2.publish_kubeconfig:
             values[KUBECONFIG_KEY] = ""  # one that was published before is withdrawn
         elif self.kubeconfig:
-            public = published_kubeconfig(self.kubeconfig, self.node)
+            # Where there is no gateway: by this master itself.
+            own = build_node(self.params, first_master=str(self.node.address))
+            public = published_kubeconfig(self.kubeconfig, own)
             values[KUBECONFIG_KEY] = base64.b64encode(public.encode()).decode()
         return values
 
@@ -141,7 +140,7 @@ def build_master(params: ClusterNodeParams, facts: Facts) -> MasterModel:
     state = kept.read_cluster_state(facts)
     return MasterModel(
         params=params,
-        node=build_node(params, node_name=state.node_name, first_master=first_master(facts)),
+        node=build_node(params, node_name=state.node_name),
         state=state,
         has_data=facts.found(_DATA),
         api_trouble=facts.found(_API).reason,

@@ -172,6 +172,24 @@ def test_a_founder_is_not_restarted_when_its_settings_name_the_supervisor(cloud:
     ]
 
 
+def test_without_virtual_addresses_a_node_joins_by_a_master_that_runs(cloud: Cloud) -> None:
+    without = {"ONEAPP_VROUTER_ETH0_VIP0": "", "ONEAPP_VROUTER_ETH1_VIP0": ""}
+    masters = [Machine(cloud, "master", vm_id, **without) for vm_id in (101, 102)]
+    for master in masters:
+        master.run()
+    assert "server: https://172.20.0.101:9345" in masters[1].files.text(CONFIG)
+    cloud.onegate.vms[101] = replace(cloud.onegate.vms[101], state=8, lcm_state=0)
+    worker = Machine(cloud, "worker", 111, **without)
+    worker.run()
+    assert "server: https://172.20.0.102:9345" in worker.files.text(CONFIG)
+    # One that lost everything is still told of as it was; it does not join itself.
+    rebuilt = Machine(cloud, "master", 102, **without)
+    rebuilt.onegate.update({"ONEGATE_K8S_MASTER": "172.20.0.102"})
+    cloud.onegate.vms[101] = replace(cloud.onegate.vms[101], state=3, lcm_state=3)
+    rebuilt.run()
+    assert "server: https://172.20.0.101:9345" in rebuilt.files.text(CONFIG)
+
+
 @pytest.mark.parametrize(("role", "unit"), [("master", SERVER), ("worker", AGENT)])
 def test_without_virtual_addresses_rke2_is_not_started_anew_by_what_masters_publish(
     cloud: Cloud, role: str, unit: str
