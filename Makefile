@@ -41,7 +41,7 @@ unit: $(STAMP) ## tests that need no lab
 
 .PHONY: lab
 lab: $(STAMP) ## tests that boot nodes (root)
-	$(BIN)/python -m tests.lab box --bake -- $(CURDIR)/$(BIN)/python -m pytest -m lab
+	$(CURDIR)/$(BIN)/python -m tests.lab test
 
 .PHONY: conformance
 conformance: $(STAMP) ## run the vectors and show the figures per area

@@ -1,4 +1,4 @@
-"""Command line of the lab: `bake`, `box -- CMD...`, `demo`, `shell NODE`, `scale ROLE N`."""
+"""Command line of the lab: `bake`, `box`, `test`, `demo`, `shell NODE`, `scale ROLE N`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     box = verbs.add_parser("box", help="run a command in throw-away namespaces (needs root)")
     box.add_argument("--bake", action="store_true", help="bake first, and use that image")
     box.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD ...")
+    test = verbs.add_parser("test", help="run all lab tests, two files at a time (needs root)")
+    test.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- PYTEST ARGUMENTS ...")
     demo = verbs.add_parser("demo", help="boot a service and show how it comes up (needs root)")
     demo.add_argument("--once", action="store_true", help="end as soon as everything is up")
     demo.add_argument(
@@ -56,6 +58,10 @@ def _run(options: argparse.Namespace) -> int:
 
         image = bake() if options.bake else None
         return run_in_box(_without_dashes(options.command), image)
+    if options.verb == "test":
+        from tests.lab.sidebyside import run_lab_tests
+
+        return run_lab_tests(_without_dashes(options.arguments))
     if options.verb == "shell":
         from tests.lab.box import run_in_node
 
