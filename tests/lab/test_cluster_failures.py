@@ -351,14 +351,9 @@ class Ward:
 
 @pytest.fixture(scope="module")
 def ward(service: Service, request: pytest.FixtureRequest) -> Ward:
-    chosen = [
-        item.callspec.params["case"]
-        for item in request.session.items
-        if isinstance(item, pytest.Function)
-        and item.module is request.module
-        and hasattr(item, "callspec")
-        and "case" in item.callspec.params
-    ]
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    params = [item.callspec.params for item in items if hasattr(item, "callspec")]
+    chosen = [each["case"] for each in params if isinstance(each.get("case"), Case)]
     return Ward(service, chosen)
 
 
