@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
 import pytest
 
-from tests.lab.basics import LabError, run
+from tests.lab.basics import LabError, run, wait_until
 from tests.lab.context import override, vnf_context
-from tests.lab.disk import Disk
+from tests.lab.disk import MIB, Disk
 from tests.lab.lab import Lab
 from tests.lab.node import Node
 
@@ -88,6 +94,36 @@ def test_closed_disks_leave_no_loop_device() -> None:
     assert not _attached() & {str(disk.device) + ".img" for disk in disks}
     with pytest.raises(LabError, match="is closed"):
         disks[0].read(1)
+
+
+def test_a_killed_box_leaves_no_loop_device_even_of_a_mounted_disk() -> None:
+    size_mib = 613  # nobody else's
+    script = textwrap.dedent(f"""
+        import time
+        from tests.lab.context import vnf_context
+        from tests.lab.disk import Disk
+        from tests.lab.lab import Lab
+        with Lab() as lab:
+            disk = Disk(size_mib={size_mib})
+            node = lab.node("victim", context=vnf_context(0, None), disks=[disk], agent=False)
+            node.run(["mkfs.ext4", "-q", "/dev/vdb"])
+            node.run(["mount", "--mkdir", "/dev/vdb", "/srv/data"])
+            print("mounted", flush=True)
+            time.sleep(600)
+    """)
+    environment = {key: value for key, value in os.environ.items() if key != "ONEKE_LAB_BOX"}
+    box = [sys.executable, "-m", "tests.lab", "box", "--", sys.executable, "-c", script]
+
+    def is_there() -> bool:
+        sizes = [path.read_text().strip() for path in Path("/sys/block").glob("loop*/size")]
+        return str(size_mib * MIB // 512) in sizes
+
+    with subprocess.Popen(box, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "mounted\n"
+        assert is_there()
+        process.kill()
+    wait_until(lambda: not is_there(), 10, "the loop device to be gone")
 
 
 def _attached() -> set[str]:
