@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from appliance.errors import ParameterProblems, Problem
 from roles.common.addresses import build_address_book
-from roles.common.endpoints import find_node_nic
+from roles.common.endpoints import build_endpoints, find_node_nic
 from roles.common.rke2config import VM_LABEL
 from roles.common.rke2extra import EXTRA_CONFIG_KEY, check_extra_config, parse_extra_config
 from roles.common.rke2keys import LISTED_KEYS, KnownKeys
@@ -53,7 +53,7 @@ def check_rke2(
         *_check_labels(rke2),
         *_check_taints(rke2),
         *(extra_problems or _check_extra_labels(rke2)),
-        *_check_joining(rke2),
+        *_check_joining(params),
     ]
     return problems, [*warnings, *_doubts(params)]
 
@@ -133,7 +133,15 @@ def _check_extra_labels(rke2: Rke2Params) -> Iterator[Problem]:
                 yield Problem(EXTRA_CONFIG_KEY, None, f"{key}: {label}: {wrong}")
 
 
-def _check_joining(rke2: Rke2Params) -> Iterator[Problem]:
+def _check_joining(params: NodeParams) -> Iterator[Problem]:
+    rke2 = params.rke2
+    if rke2.join_token and build_endpoints(params).supervisor is None:
+        yield Problem(
+            "ONEAPP_K8S_ADDRESS",
+            None,
+            "missing: ONEAPP_K8S_TOKEN alone does not tell where to join, and there is no gateway",
+            depends_on=("ONEAPP_K8S_TOKEN",),
+        )
     if rke2.join_hash and not rke2.join_token:
         yield Problem(
             "ONEAPP_K8S_TOKEN",

@@ -69,6 +69,11 @@ def test_a_usual_node_has_neither_problems_nor_warnings() -> None:
         ({"ONEAPP_RKE2_NODE_TAINTS": "a=b"}, "ONEAPP_RKE2_NODE_TAINTS", "expected a taint"),
         ({"ONEAPP_RKE2_NODE_TAINTS": "a=b:No"}, "ONEAPP_RKE2_NODE_TAINTS", "expected a taint"),
         ({"ONEAPP_K8S_HASH": "ab" * 32}, "ONEAPP_K8S_TOKEN", "missing"),
+        (
+            {"ONEAPP_K8S_TOKEN": "secret", "ONEAPP_VROUTER_ETH0_VIP0": None},
+            "ONEAPP_K8S_ADDRESS",
+            "does not tell where to join",
+        ),
         ({EXTRA: "- a\n- b\n"}, EXTRA, "key: value"),
         ({EXTRA: "just words"}, EXTRA, "key: value"),
         ({EXTRA: "a: [b\n"}, EXTRA, "expected YAML; line 2"),
