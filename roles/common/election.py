@@ -35,7 +35,6 @@ _ACTIVE, _RUNNING, _SHUTDOWN = 3, 3, 12
 _COMING = frozenset({(0, 0), (1, 0), (3, 1), (3, 2)})
 """STATE and LCM_STATE before a VM runs: init, pending; prolog, boot."""
 _SOUND_TOKEN = re.compile(r"[!-~]{1,400}")
-_SOUND_CLUSTER = re.compile(r"[0-9a-f]{1,128}")
 
 
 @dataclass(frozen=True)
@@ -287,11 +286,6 @@ def _describe(vm: Vm) -> str:
     if vm.text(STATE_KEY) == "FAILED":
         return f"it failed: {vm.text(ERROR_KEY) or 'see its journal'}"
     return vm.text(STEP_KEY) or (vm.text(STATE_KEY) or "it has said nothing yet").lower()
-
-
-def sound_cluster_id(text: str) -> bool:
-    """Say whether a text can be a cluster's id: the hash of its CA."""
-    return _SOUND_CLUSTER.fullmatch(text) is not None
 
 
 def is_address(text: str) -> bool:

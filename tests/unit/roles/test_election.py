@@ -31,7 +31,6 @@ from roles.common.election import (
     Retract,
     decide_agent,
     decide_server,
-    sound_cluster_id,
 )
 
 CA = "ab" * 32
@@ -373,15 +372,6 @@ def test_an_agent_waits_and_says_for_whom(siblings: Siblings, reason: str) -> No
 
 
 # --- what is read ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "is_sound"),
-    [(CA, True), ("0", True), ("", False), ("AB" * 32, False), ("ab" * 65, False), ("a\nb", False),
-     (f"{CA}\n", False)],
-)  # fmt: skip
-def test_a_clusters_id_is_a_hash(text: str, is_sound: bool) -> None:
-    assert sound_cluster_id(text) == is_sound
 
 
 @pytest.mark.parametrize("said", [["YES"], {"A": "B"}])
