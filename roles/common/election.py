@@ -16,7 +16,7 @@ from ipaddress import IPv4Address
 
 from appliance.secret import Secret
 from appliance.siblings import Siblings
-from appliance.system.onegate import ServiceRole, Vm
+from appliance.system.onegate import ServiceRole, Vm, readable
 
 MASTER_ROLE = "master"
 
@@ -273,7 +273,7 @@ def _is_running(vm: Vm) -> bool:
 
 
 def _describe(vm: Vm) -> str:
-    """Say how far a VM is, in its own words where it has some."""
+    """Say how far a VM is, in its own words where it has some, made fit to be shown."""
     if vm.lcm_state == _SHUTDOWN:
         return "it is being removed"
     if (vm.state, vm.lcm_state) in _COMING:
@@ -284,8 +284,9 @@ def _describe(vm: Vm) -> str:
             " terminate it"
         )
     if vm.text(STATE_KEY) == "FAILED":
-        return f"it failed: {vm.text(ERROR_KEY) or 'see its journal'}"
-    return vm.text(STEP_KEY) or (vm.text(STATE_KEY) or "it has said nothing yet").lower()
+        return f"it failed: {readable(vm.text(ERROR_KEY) or '') or 'see its journal'}"
+    said = vm.text(STEP_KEY) or (vm.text(STATE_KEY) or "it has said nothing yet").lower()
+    return readable(said)
 
 
 def is_address(text: str) -> bool:

@@ -359,6 +359,9 @@ def test_an_agent_joins_with_what_it_knew_before_onegate_failed() -> None:
         (told(master(10, **{STATE_KEY: "CONFIGURING"})), "VM 10: configuring"),
         (told(master(10, **{STATE_KEY: "FAILED", ERROR_KEY: "no disk"})), "it failed: no disk"),
         (told(master(10, **{STATE_KEY: "FAILED"})), "see its journal"),
+        # Anybody may have written it, and it goes to consoles.
+        (told(master(10, **{STEP_KEY: "a\x1b[2J\nb"})), "VM 10: a(2J b"),
+        (told(master(10, **{STATE_KEY: "FAILED", ERROR_KEY: "\x1b]0;x\a"})), "it failed: )0;x"),
         (told(master(10, 1, 0)), "VM 10: it is about to boot"),
         (told(master(10, 3, 2)), "VM 10: it is about to boot"),
         (told(master(10, 8, 0)), "does not run (STATE 8, LCM_STATE 0)"),
