@@ -119,10 +119,12 @@ def supervisor_probe(params: ClusterNodeParams) -> SupervisorAnswers | None:
 
 
 def supervisor_trouble(params: ClusterNodeParams, facts: Facts) -> str:
-    """Say why the cluster can not be joined there; empty where it can, or was not asked."""
+    """Say why the cluster can not be joined there; empty where it can, or nobody can tell."""
     probe = supervisor_probe(params)
-    if probe is None or probe not in facts.seen:
+    if probe is None:
         return ""
+    if probe not in facts.seen:
+        return "it is asked next"
     seen = facts.found(probe)
     if seen.serves or seen.answer is Answer.STARTING:
         return seen.reason

@@ -12,6 +12,7 @@ import pytest
 from appliance.errors import NotReady, OneGateUnavailable
 from appliance.system.kubernetes import Node, Taint
 from roles.common.clusterstate import NODE_TOKEN
+from tests.fakes import Serving
 from tests.unit.roles.cluster import AGENT, CA_HASH, CONFIG, SERVER, Cloud, Machine
 
 DOWN = OneGateUnavailable("OneGate GET /service: Connection refused")
@@ -170,6 +171,19 @@ def test_a_founder_is_not_restarted_when_its_settings_name_the_supervisor(cloud:
     assert [one for one in master.tape.changes if one.startswith("units.")] == [
         f"units.start {SERVER}"
     ]
+
+
+@pytest.mark.parametrize(("role", "unit"), [("master", SERVER), ("worker", AGENT)])
+def test_rke2_is_not_begun_with_a_typed_token_before_the_supervisor_answers(
+    cloud: Cloud, role: str, unit: str
+) -> None:
+    node = Machine(cloud, role, 111, ONEAPP_K8S_TOKEN="typed", ONEAPP_RKE2_JOIN_TIMEOUT="10")
+    with pytest.raises(NotReady, match="the supervisor does not answer"):
+        node.run()
+    assert f"units.start {unit}" not in node.tape.changes
+    cloud.supervisor.serving[("10.2.11.86", 9345)] = Serving(CA_HASH)
+    node.run()
+    assert f"units.start {unit}" in node.tape.changes
 
 
 def test_without_virtual_addresses_a_node_joins_by_a_master_that_runs(cloud: Cloud) -> None:
