@@ -328,7 +328,12 @@ def _mention_waiting(finding: Finding, looks: Sequence[Look]) -> Finding:
     )
     if not waiting:
         return finding
-    return replace(finding, reason=f"{finding.reason}; VM {waiting[0]} waits for its name")
+    hint = finding.hint
+    if labelled_vm(finding.node) in waiting and finding.verdict is Verdict.KEEP:
+        # Its VM is still there, so that it is never deleted by itself.
+        hint = f"if that very VM was made anew: kubectl delete node {finding.node.name}"
+    reason = f"{finding.reason}; VM {waiting[0]} waits for its name"
+    return replace(finding, reason=reason, hint=hint)
 
 
 def _shown(text: str) -> str:

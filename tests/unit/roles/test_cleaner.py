@@ -198,6 +198,14 @@ def test_a_vm_that_says_to_be_the_node_keeps_it_unless_it_waits_for_its_end() ->
     assert finding.reason.endswith("; VM 10 waits for its name")
 
 
+def test_a_vm_that_was_made_anew_under_its_own_id_is_left_to_a_person() -> None:
+    there = service({"master": (vm(1),), "worker": (vm(9, **{BLOCKED_KEY: "w9"}),)})
+    finding = judge(dead(), seen=looks(there))["w9"]
+    assert finding.verdict is Verdict.KEEP
+    assert finding.reason.endswith("; VM 9 waits for its name")
+    assert finding.hint.endswith("kubectl delete node w9")
+
+
 def test_a_node_without_label_is_not_deleted_for_its_name_and_the_command_is_told() -> None:
     waiting = vm(10, **{BLOCKED_KEY: "w9"})
     there = service({"master": (vm(1),), "worker": (waiting,)})
