@@ -4,8 +4,9 @@ Two founders would be two clusters, which nothing could merge again. So whoever 
 in OneGate first, and reads that back: of two that write before they read, one at least sees the
 other. Who finds another's announcement before making its own waits; of two that have both made one,
 the higher VM id takes its own back, and the lower one waits until that is done. Once it was decided
-to found, that is noted on the disk before RKE2 starts, and nothing here is asked again: whoever may
-have begun must not yield any more.
+to found, that is noted on the disk before RKE2 starts, and as long as RKE2 runs nothing here is
+asked again: whoever may have begun must not yield any more. One that was cut before there was data
+asks again, and goes on where nobody can have joined it.
 """
 
 from __future__ import annotations
