@@ -21,8 +21,7 @@ _METHOD = (
     " from the VM's making to the start of oneke-agent.service. OneGate's part of an agent's"
     " interval is the time in which a request of that VM was being worked at. RKE2's part of a node"
     " ends when it is up, Ready and initialized. All the rest is the agents', the interpreter's"
-    " start, pauses between looks, and the start of HAProxy, unbound and the gateway's daemon"
-    " included.",
+    " start, pauses between looks, and the start of what keepalived has to wait for included.",
 )
 
 

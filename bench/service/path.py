@@ -109,17 +109,18 @@ def _add_run_start(path: _Path, record: Record) -> None:
 
 
 def _add_units(path: _Path, record: Record) -> None:
-    """Split off what starting each unit took."""
+    """Split off what starting each unit took, but not what comes up beside keepalived's election."""
     started = f"{_kind(record)}: looks, plans"
+    over = record.units[KEEPALIVED].begun
     for step in record.steps:
         name = str(step.get("action", ""))
+        if float(step["time"]) >= over:
+            return
         if step["event"] == "action.start":
             path.go(Party.AGENTS, started, float(step["time"]), record.vm_id)
             started = f"{_kind(record)}: files, kernel, NAT"
-        if not name.startswith("unit ") or KEEPALIVED in name:
-            continue
         what = f"{_kind(record)}: starts {name.removeprefix('unit ').removesuffix('.service')}"
-        if step["event"] == "action.end":
+        if step["event"] == "action.end" and name.startswith("unit "):
             path.go(Party.AGENTS, what, float(step["time"]), record.vm_id)
 
 
