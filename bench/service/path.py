@@ -109,7 +109,7 @@ def _add_run_start(path: _Path, record: Record) -> None:
 
 
 def _add_units(path: _Path, record: Record) -> None:
-    """Split off what starting each unit took, but not what comes up beside keepalived's election."""
+    """Split off what each unit took to start; what comes up during the election costs nothing."""
     started = f"{_kind(record)}: looks, plans"
     over = record.units[KEEPALIVED].begun
     for step in record.steps:
