@@ -353,7 +353,8 @@ class Ward:
 def ward(service: Service, request: pytest.FixtureRequest) -> Ward:
     items = [item for item in request.session.items if isinstance(item, pytest.Function)]
     params = [item.callspec.params for item in items if hasattr(item, "callspec")]
-    chosen = [each["case"] for each in params if isinstance(each.get("case"), Case)]
+    cases = [each.get("case") for each in params]
+    chosen = [case for case in cases if isinstance(case, Case)]
     return Ward(service, chosen)
 
 
