@@ -65,13 +65,14 @@ def make_ca(crt: Path, name: str) -> None:
 
 
 def make_cluster(tls: Path) -> None:
-    """Make all that servers of one cluster share."""
+    """Make what is not there yet of all that servers of one cluster share."""
     for key, file in CA_FILES.items():
-        if key.endswith("CA"):
-            name = file.removesuffix(".crt").replace("/", "-")
-            make_ca(tls / file, name)
-    key = _openssl(["ecparam", "-name", "prime256v1", "-genkey", "-noout"])
-    paths.write(tls / "service.key", key)
+        crt = tls / file
+        if key.endswith("CA") and not (crt.exists() and crt.with_suffix(".key").exists()):
+            make_ca(crt, file.removesuffix(".crt").replace("/", "-"))
+    if not (tls / "service.key").exists():
+        key = _openssl(["ecparam", "-name", "prime256v1", "-genkey", "-noout"])
+        paths.write(tls / "service.key", key)
 
 
 def issue(

@@ -134,9 +134,9 @@ class Server:
     def _found(self, token: Token) -> None:
         if not (self.tls / "server-ca.crt").exists():
             info("Generating the CAs of a new cluster")
-            pki.make_cluster(self.tls)
         elif token.ca_hash:
             self._check_hash(token, (self.tls / "server-ca.crt").read_bytes())
+        pki.make_cluster(self.tls)  # also what a power cut left unmade
         self._keep_bootstrap()
         event("cluster.founded", node=self.start.name)
 
