@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from appliance import paths
 from appliance.actions import WriteFile
 from appliance.facts import Facts, read_if_text
+from appliance.secret import Secret
 from appliance.system import System
 
 CLUSTER = paths.STATE_DIR / "cluster.json"
@@ -19,6 +20,8 @@ AGENT_TOKEN = paths.STATE_DIR / "agent-token"
 _RKE2 = PurePosixPath("/var/lib/rancher/rke2")
 ETCD_DATA = _RKE2 / "server/db/etcd/member/wal"
 NODE_TOKEN = _RKE2 / "server/node-token"
+NODE_AGENT_TOKEN = _RKE2 / "server/agent-token"
+TOKENS = (SERVER_TOKEN, AGENT_TOKEN, NODE_TOKEN, NODE_AGENT_TOKEN)
 KUBECONFIG = PurePosixPath("/etc/rancher/rke2/rke2.yaml")
 CONFIG = PurePosixPath("/etc/rancher/rke2/config.yaml.d/50-oneke.yaml")
 
@@ -80,6 +83,21 @@ def password_of(token: str) -> str:
     Source: K10<hash>::<user>:<password>.
     """
     return token.strip().rpartition("::")[2].partition(":")[2] or token.strip()
+
+
+def read_server_token(facts: Facts) -> Secret:
+    """Return the servers' token: the agent's copy, else RKE2's; empty before there is any."""
+    return Secret(facts.files.get(SERVER_TOKEN) or facts.files.get(NODE_TOKEN) or "")
+
+
+def read_agent_token(facts: Facts) -> Secret:
+    """Return the separate token of workers, likewise; empty where they join with the servers'."""
+    kept = facts.files.get(AGENT_TOKEN)
+    if kept:
+        return Secret(kept)
+    password = password_of(facts.files.get(NODE_AGENT_TOKEN) or "")
+    is_servers = password == password_of(facts.files.get(NODE_TOKEN) or "")
+    return Secret("" if is_servers else password)
 
 
 def cluster_id_of(node_token: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from appliance.actions import EnsureSecret, Publish
@@ -122,7 +122,10 @@ class Bootstrap:
             tokens = (EnsureSecret(kept.SERVER_TOKEN), EnsureSecret(kept.AGENT_TOKEN))
             said = "making up the cluster's tokens"
             return (kept.keep_cluster_state(state), *tokens), self._pause(said)
-        actions = plan_rke2(self.model.settings(server="", password=None))
+        actions = (
+            *self._token_files(self.model.server_token),
+            *plan_rke2(self.model.settings(server="", password=None)),
+        )
         return (kept.keep_cluster_state(state), *actions), self._pause_for_rke2()
 
     def _join(self, join: Join) -> Decision:
@@ -165,7 +168,7 @@ class Bootstrap:
     def _run(self) -> Decision:
         """Start what this machine has, and tell the others once it serves."""
         model, state = self.model, self.model.state
-        actions = tuple(plan_rke2(self._settings(state)))
+        actions = (*self._token_files(model.server_token), *plan_rke2(self._settings(state)))
         if not is_up(UNIT, self.facts):
             blocked = plan_blocked(model.node.node_name, self._diagnosis(), self.facts)
             known = self._publish_cluster(cluster_id_of(model.node_token.reveal()))
@@ -199,7 +202,7 @@ class Bootstrap:
         )
         actions = (
             *publish,
-            secret_file(kept.SERVER_TOKEN, model.node_token),
+            *self._token_files(model.node_token),
             kept.keep_cluster_state(member),
             *plan_rke2(self._settings(member)),
         )
@@ -216,6 +219,13 @@ class Bootstrap:
         return self.model.settings(server=state.server, password=None if is_founder else password)
 
     # ---- shared
+
+    def _token_files(self, server_token: Secret) -> Iterator[Action]:
+        """Keep the tokens where RKE2's settings name them; without them it would not start."""
+        tokens = {kept.SERVER_TOKEN: server_token, kept.AGENT_TOKEN: self.model.agent_token}
+        for path, token in tokens.items():
+            if token.reveal().strip():
+                yield secret_file(path, token)
 
     def _diagnosis(self) -> Diagnosis:
         return diagnose_unit(UNIT, self.facts, self.model.words)

@@ -48,7 +48,7 @@ def facts_wanted(params: ClusterNodeParams) -> FactsWanted:
     kubeconfig = (kept.KUBECONFIG,) if params.rke2.publish_kubeconfig else ()
     return FactsWanted(
         units=RKE2_UNITS,
-        files=(kept.SERVER_TOKEN, kept.AGENT_TOKEN, kept.NODE_TOKEN, *kubeconfig),
+        files=(*kept.TOKENS, *kubeconfig),
         probes=(_DATA, _API, _WORDS, _own_node(params)),
         lasting=(_PROGRAM,),
         siblings=True,
@@ -148,8 +148,8 @@ def build_master(params: ClusterNodeParams, facts: Facts) -> MasterModel:
         supervisor_trouble=supervisor_trouble(params, facts),
         words=facts.found(_WORDS),
         program=facts.found(_PROGRAM),
-        server_token=Secret(facts.files.get(kept.SERVER_TOKEN) or ""),
-        agent_token=Secret(facts.files.get(kept.AGENT_TOKEN) or ""),
+        server_token=kept.read_server_token(facts),
+        agent_token=kept.read_agent_token(facts),
         node_token=Secret(facts.files.get(kept.NODE_TOKEN) or ""),
         kubeconfig=facts.files.get(kept.KUBECONFIG) or "",
     )

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 import pytest
 
@@ -133,6 +134,23 @@ def test_after_a_reboot_without_onegate_everything_runs_again(cloud: Cloud) -> N
         node.run()
     assert nodes[0].units.show(SERVER).is_active
     assert nodes[1].units.show(AGENT).is_active
+    assert cloud.founded == 1
+
+
+def test_a_master_whose_own_notes_are_gone_runs_with_the_tokens_that_rke2_has(
+    cloud: Cloud,
+) -> None:
+    master = founded(cloud)
+    tokens = [master.files.text(path) for path in TOKENS]
+    published = f"K10{CA_HASH}::node:{tokens[1]}"
+    master.files.put("/var/lib/rancher/rke2/server/agent-token", published, mode=0o600)
+    kept = [path for path in master.files.texts() if path.startswith("/var/lib/oneke/")]
+    for path in kept:
+        master.files.remove(PurePosixPath(path))
+    master.run()
+    assert [master.files.text(path) for path in TOKENS] == tokens
+    assert master.published("ONEGATE_K8S_AGENT_TOKEN") == published.strip()
+    assert "agent-token-file:" in master.files.text(CONFIG)
     assert cloud.founded == 1
 
 
