@@ -21,6 +21,7 @@ import pytest
 from tests.lab.bake import Image
 from tests.lab.basics import LabError, wait_until
 from tests.lab.context import PUBLIC_VIP
+from tests.lab.gateway_node import AGENT_UNIT, unit_property
 from tests.lab.lab import Lab
 from tests.lab.network import Host
 from tests.lab.node import Node
@@ -84,8 +85,10 @@ class Cluster:
         """What the agent says on each node that is not well; empty when all are."""
 
         def ask(node: Node) -> str:
+            run = unit_property(node, AGENT_UNIT, "ActiveState")
             done = node.run(["oneke-agent", "status"], check=False)
-            return done.stdout if done.returncode else ""
+            is_well = run == "active" and done.returncode == 0
+            return "" if is_well else f"{done.stdout}\n{AGENT_UNIT}: {run}"
 
         running = [node for node in self.service.nodes() if node.is_running]
         return {name: text for name, text in at_once(ask, running).items() if text}
@@ -101,14 +104,35 @@ class Cluster:
 
         wait_until(well, timeout_s, "all nodes to say that they are well", every_s=0.5)
 
-    def wait_healthy(self, timeout_s: float = HEALS_S) -> None:
-        """Wait until service, cluster and every node are as they should be."""
+    def wait_healthy(self, timeout_s: float = HEALS_S, *, is_told: bool = True) -> None:
+        """Wait until service, cluster and every node are as they should be.
+
+        Args:
+            timeout_s: How long to wait.
+            is_told: Whether OneGate has to know.
+        """
         deadline = time.monotonic() + timeout_s
         self.service.wait_running(timeout_s)
         self.wait_well(max(1, deadline - time.monotonic()))
         wait_until(
             self.is_what_onegate_tells, max(1, deadline - time.monotonic()), "the cluster's nodes"
         )
+        if is_told:
+            self.wait_told_well(max(1, deadline - time.monotonic()))
+
+    def wait_told_well(self, timeout_s: float = HEALS_S) -> None:
+        """Wait until OneGate knows of every VM that it is well."""
+        wanted = {"READY": "YES", "ONEKE_STATE": "READY", "ONEKE_STEP": "", "ONEKE_ERROR": ""}
+
+        def told() -> bool:
+            vms = self.service.vms()
+            return all(
+                str(vm.attributes.get(key, "")) == value
+                for vm in vms
+                for key, value in wanted.items()
+            )
+
+        self.service.wait_until(told, timeout_s, "every VM to tell that it is well")
 
     def is_what_onegate_tells(self) -> bool:
         """Whether the cluster's nodes are the service's VMs, all Ready.
@@ -569,9 +593,10 @@ class TestTwoThreeTwoOne:
             assert outage.longest_s < OUTAGE_S
             for vm in lost:
                 cluster.service.resume(vm.vm_id)
-            cluster.wait_healthy()
+            cluster.wait_healthy(is_told=False)
         finally:
             cluster.lab.onegate.heal()
+        cluster.wait_told_well()
 
     def test_a_worker_made_without_onegate_joins_when_it_answers(self, cluster: Cluster) -> None:
         before = cluster.service.vms("worker")
@@ -596,10 +621,11 @@ class TestTwoThreeTwoOne:
         cluster.lab.onegate.fault("down")
         try:
             cluster.service.reboot_all(hard=True)
-            cluster.wait_healthy()
+            cluster.wait_healthy(is_told=False)
             assert api_answers(cluster.client)
         finally:
             cluster.lab.onegate.heal()
+        cluster.wait_told_well()
         cluster.assert_servers_started_side_by_side(before)
 
 
@@ -630,6 +656,11 @@ class TestOlderTemplates:
         assert node is not None
         supervisor = Rke2(node).effective()["config"]["server"]
         assert supervisor == f"https://{PUBLIC_VIP}:9345"
+        # The documented way: the kubeconfig of a master, with the public address in it.
+        text = master.read("/etc/rancher/rke2/rke2.yaml")
+        master.write("/root/config", text.replace("127.0.0.1", PUBLIC_VIP), mode=0o600)
+        listed = master.run(["bash", "-lc", "kubectl --kubeconfig /root/config get nodes"]).stdout
+        assert listed.count(" Ready ") == 3
 
 
 class TestOneGateComesAndGoes:
