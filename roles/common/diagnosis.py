@@ -193,6 +193,16 @@ _CAUSES = (
     "no route to host",
     "network is unreachable",
 )
+# What RKE2 says once it was let in: what it complained of before is over, though it may be minutes
+# until it says anything else.
+_ENTERED = re.compile("Wrote kubeconfig|Running (containerd|kubelet)", re.IGNORECASE)
+_BEFORE_ENTERING = frozenset(
+    {
+        *("ca-mismatch", "bad-token", "token-missing", "wrong-token", "agent-token-as-server"),
+        *("configuration-mismatch", "other-encryption", "newer-certificates", "clock"),
+        *("not-serving", "unreachable"),
+    }
+)
 _MISMATCH = re.compile(r"critical configuration mismatched: ([^\"\\\n]+)")
 _BY_SYSTEMD = "Scheduled restart job"
 
@@ -230,8 +240,12 @@ def diagnose(
 
 def _from_journal(words: str) -> Diagnosis | None:
     lines = _since_last_start(words.splitlines())
+    has_entered = False
     for line in reversed(lines):
+        has_entered = has_entered or _ENTERED.search(line) is not None
         for pattern in _PATTERNS:
+            if has_entered and pattern.kind in _BEFORE_ENTERING:
+                continue
             if pattern.fragment.search(line):
                 detail = _without_secrets(_detail(pattern.kind, line, lines))
                 reason = pattern.reason + detail

@@ -141,9 +141,9 @@ def _decide_join(
     if len(clusters) > 1:
         named = " and ".join(f"VM {vm_id}" for vm_id in sorted(clusters.values()))
         return Hopeless(
-            f"{named} publish different clusters: the service has two of them",
-            "keep one: take the others out of the service, or empty ONEKE_CLUSTER_ID,"
-            " ONEGATE_K8S_MASTER and ONEGATE_K8S_TOKEN of those that are to join anew",
+            f"{named} publish different clusters: the service has two",
+            "keep one: terminate the others, or empty ONEKE_CLUSTER_ID, ONEGATE_K8S_MASTER,"
+            " ONEGATE_K8S_TOKEN of those that are to join anew",
         )
     join = _find_token(serving, TOKEN_KEY)
     if join is None:
@@ -206,9 +206,9 @@ def _decide_founding(
         return Found()
     if own.text(CLUSTER_KEY) or own.text(MASTER_KEY):
         return Hopeless(
-            "this VM served a cluster before, its etcd data is gone, and no other master has it",
-            "bring /var/lib/rancher/rke2/server back from a backup; or, if the cluster is to begin"
-            f" anew, empty {CLUSTER_KEY}, {MASTER_KEY} and {TOKEN_KEY} of this VM in OneGate",
+            "this VM served a cluster before, its etcd data is gone, no other master has it",
+            "restore /var/lib/rancher/rke2/server, or begin anew: empty its"
+            f" {CLUSTER_KEY}, {MASTER_KEY}, {TOKEN_KEY}",
         )
     lowest = min(role.vms, key=lambda vm: vm.vm_id)
     if lowest.vm_id != own.vm_id and own.text(FOUNDER_KEY):

@@ -44,6 +44,7 @@ from roles.master.status import describe_own_node
 _TURN = "this master's turn to found the cluster, or to join it"
 _SUPERVISOR = "the cluster's supervisor to answer"
 _RKE2 = "RKE2 to serve the Kubernetes API"
+_LOOK = "kubectl get --raw /readyz?verbose here, and /var/log/pods"
 _NODE = "this node to be Ready, and a voter in etcd"
 
 _LOST = Hopeless(
@@ -174,7 +175,8 @@ class Bootstrap:
             known = self._publish_cluster(cluster_id_of(model.node_token.reveal()))
             return (*actions, *known, *blocked), self._pause_for_rke2()
         if model.api_trouble:
-            return actions, self._pause(f"its own API server: {model.api_trouble}")
+            said = f"its own API server: {model.api_trouble}; if this stays: {_LOOK}"
+            return actions, self._pause(said)
         if not model.node_token.reveal():
             return actions, self._pause(f"{kept.NODE_TOKEN} is not there yet")
         return self._tell_others(state)

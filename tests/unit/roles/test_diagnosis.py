@@ -372,3 +372,33 @@ def test_a_machine_of_the_other_kind_is_told_though_systemd_forgets_the_skip() -
     found = diagnose(AGENT, replace(RUNNING, active="inactive", sub="dead"), "", sibling_runs=True)
     assert (found.kind, found.is_final) == ("sibling-active", True)
     assert diagnose(AGENT, RUNNING, "", sibling_runs=True).kind == ""
+
+
+# --- what is over ---------------------------------------------------------------------------------
+
+LET_IN = {
+    SERVER: said("Wrote kubeconfig /etc/rancher/rke2/rke2.yaml", "info"),
+    AGENT: said("Running containerd -c /var/lib/rancher/rke2/agent/etc/containerd", "info"),
+}
+
+
+@pytest.mark.parametrize("unit", [SERVER, AGENT])
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"{BOOTSTRAP}/v1-rke2/server-bootstrap: 401 Unauthorized",
+        f"{BOOTSTRAP}/v1-rke2/server-bootstrap: 503 Service Unavailable",
+        OTHER_CA,
+        CACERTS + "EOF",
+    ],
+)
+def test_a_node_that_was_let_in_does_not_complain_of_the_door(unit: str, line: str) -> None:
+    again = "Scheduled restart job, restart counter is at 3.\nStarting rke2-server.service - RKE2"
+    words = "\n".join([said(line, "error"), again, LET_IN[unit]])
+    assert diagnose(unit, STARTING, words).reason == f"{unit} is starting"
+
+
+def test_what_comes_after_the_door_is_still_told_after_a_restart() -> None:
+    line = "starting kubernetes: etcd cluster join failed: duplicate node name found"
+    words = "\n".join([LET_IN[SERVER], said(line), LET_IN[SERVER]])
+    assert diagnose(SERVER, AGAIN, words).kind == "duplicate-member"
