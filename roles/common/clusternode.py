@@ -140,7 +140,7 @@ def node_prerequisites(params: ClusterNodeParams, facts: Facts) -> Readiness:
 def check_cluster_node(params: ClusterNodeParams) -> Findings:
     """Find what does not fit together."""
     network = check_node_network(params)
-    problems, warnings = check_rke2(params)
+    problems, warnings = check_rke2(params, known=None)
     return Findings((*network.problems, *problems), (*network.warnings, *warnings))
 
 

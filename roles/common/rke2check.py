@@ -37,13 +37,13 @@ _ALLOWED = re.compile(
 
 
 def check_rke2(
-    params: NodeParams, known: KnownKeys = LISTED_KEYS
+    params: NodeParams, known: KnownKeys | None = LISTED_KEYS
 ) -> tuple[list[Problem], list[str]]:
     """Find what is wrong with a node's parameters for RKE2: problems and warnings.
 
     Args:
         params: Of the node.
-        known: What RKE2 understands.
+        known: What RKE2 understands; None before the installed one was asked.
     """
     rke2 = params.rke2
     extra_problems, warnings = check_extra_config(rke2.extra_config, known)

@@ -58,9 +58,15 @@ def _scalar(text: str) -> object:
 
 
 def check_extra_config(
-    text: str | None, known: KnownKeys = LISTED_KEYS
+    text: str | None, known: KnownKeys | None = LISTED_KEYS
 ) -> tuple[list[Problem], list[str]]:
-    """Find what is wrong or doubtful about a user's configuration; values are never shown."""
+    """Find what is wrong or doubtful about a user's configuration; values are never shown.
+
+    Args:
+        text: The configuration; None for none.
+        known: What RKE2 understands; None before the installed one was asked, whose word a refusal
+            of an unknown key has to wait for.
+    """
     try:
         extra = parse_extra_config(text or "")
     except Rejected as rejected:
@@ -70,17 +76,21 @@ def check_extra_config(
         wrong = _what_is_wrong(key, known)
         if wrong:
             problems.append(Problem(EXTRA_CONFIG_KEY, None, wrong))
-        elif key not in known.every:
+        elif key not in (known or LISTED_KEYS).every:
+            near = near_key(key, (known or LISTED_KEYS).every)
+            meant = f"; did you mean {near}?" if near else ""
             warnings.append(
-                f"{EXTRA_CONFIG_KEY}: {key} is not known to RKE2, which will skip it if so"
+                f"{EXTRA_CONFIG_KEY}: {key} is not known to RKE2, which will skip it if so{meant}"
             )
     return problems, warnings
 
 
-def _what_is_wrong(key: str, known: KnownKeys) -> str | None:
+def _what_is_wrong(key: str, known: KnownKeys | None) -> str | None:
     owned = why_owned(key)
     if owned:
         return f"{key} is not to be set here: {owned}"
+    if known is None:
+        return None
     near = None if key in known.every else near_key(key, known.every)
     return f"{key} is not known to RKE2; did you mean {near}?" if near else None
 

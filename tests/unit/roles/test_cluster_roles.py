@@ -10,10 +10,10 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from appliance.errors import NotReady, OneGateUnavailable
+from appliance.errors import NotReady, OneGateUnavailable, ParameterProblems
 from appliance.system.kubernetes import Node, Taint
 from roles.common.clusterstate import NODE_TOKEN
-from tests.fakes import Serving
+from tests.fakes import Call, FakeCommands, Serving
 from tests.unit.roles.cluster import AGENT, CA_HASH, CONFIG, SERVER, Cloud, Machine
 
 DOWN = OneGateUnavailable("OneGate GET /service: Connection refused")
@@ -301,6 +301,18 @@ def test_other_parameters_restart_rke2_without_waiting_for_it(cloud: Cloud) -> N
     master.files.put(ONE_ENV, text)
     master.run()
     assert f"units.restart {SERVER}" in master.tape.changes
+
+
+def test_a_setting_of_a_newer_rke2_is_its_own_to_judge(cloud: Cloud) -> None:
+    extra = base64.b64encode(b"etcd-snapshot-dirs: /x").decode()
+    master = Machine(cloud, "master", 101, ONEAPP_RKE2_EXTRA_CONFIG=extra)
+    with pytest.raises(ParameterProblems, match="did you mean etcd-snapshot-dir"):
+        master.run()
+    assert CONFIG not in master.files.texts()
+    known = "   --etcd-snapshot-dirs value  (db) Directories\n"
+    master.commands = FakeCommands(standing={"/usr/local/bin/rke2": Call((), 0, known)})
+    assert any("did you mean etcd-snapshot-dir?" in line for line in master.run().warnings)
+    assert "etcd-snapshot-dirs: /x" in master.files.text(CONFIG)
 
 
 def test_what_keeps_rke2_from_coming_up_is_told_everywhere(cloud: Cloud) -> None:
