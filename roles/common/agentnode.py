@@ -40,7 +40,7 @@ from roles.common.probes import KUBELET, NodeSeen
 from roles.common.registration import registration_of_node, registration_of_worker
 from roles.common.rke2config import build_agent_config
 from roles.common.rke2environment import build_environment, render_environment
-from roles.common.rke2keys import KnownKeys, known_keys
+from roles.common.rke2keys import KnownKeys
 from roles.common.rke2params import pinned_token
 
 UNIT = "rke2-agent.service"
@@ -49,7 +49,7 @@ _TOKEN = "a master to publish a join token"  # noqa: S105  # words, no token
 _SUPERVISOR = "the cluster's supervisor to answer"
 _RKE2 = "this node to be Ready"
 
-_PROGRAM = Rke2Program("agent")
+_PROGRAM = Rke2Program()
 _WORDS = WordsWhileDown(UNIT, WORDS_S)
 
 Decision = tuple[Iterable[Action], Pause | GiveUp | None]
@@ -97,7 +97,7 @@ class AgentModel:
     @property
     def known(self) -> KnownKeys:
         """What the installed RKE2 understands."""
-        return known_keys(agent_help=self.program.help)
+        return self.program.known
 
     def settings(self, *, server: str, password: Secret) -> Rke2Settings:
         """Return what RKE2 is to run with."""

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from appliance.errors import CommandError
 from appliance.system import System
+from roles.common.rke2keys import KnownKeys, known_keys
 
 RKE2 = "/usr/local/bin/rke2"
 
@@ -40,15 +41,16 @@ class WordsWhileDown:
 class Rke2Program:
     """The installed RKE2: what it says of its version and of the settings it knows.
 
-    Attributes:
-        kind: server or agent.
+    Every node asks for those of servers and agents, for all get the same settings of the user's.
     """
-
-    kind: str
 
     def look(self, system: System) -> Rke2Installed:
         """Ask it; empty texts where it is not installed."""
-        return Rke2Installed(_said(system, "--version"), _said(system, self.kind, "--help"))
+        return Rke2Installed(
+            _said(system, "--version"),
+            _said(system, "server", "--help"),
+            _said(system, "agent", "--help"),
+        )
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,13 @@ class Rke2Installed:
     """What an installed RKE2 says of itself."""
 
     version: str
-    help: str
+    server_help: str
+    agent_help: str
+
+    @property
+    def known(self) -> KnownKeys:
+        """The settings it understands."""
+        return known_keys(self.server_help, self.agent_help)
 
 
 def _said(system: System, *arguments: str) -> str:

@@ -32,12 +32,12 @@ from roles.common.probes import ADMIN, ApiHealth, NodeSeen
 from roles.common.registration import registration_of_node, registration_of_server
 from roles.common.rke2config import build_server_config, published_kubeconfig
 from roles.common.rke2environment import build_environment, render_environment
-from roles.common.rke2keys import KnownKeys, known_keys
+from roles.common.rke2keys import KnownKeys
 
 UNIT = "rke2-server.service"
 KUBECONFIG_KEY = "ONEKE_KUBECONFIG"
 
-_PROGRAM = Rke2Program("server")
+_PROGRAM = Rke2Program()
 _DATA = IsThere(kept.ETCD_DATA)
 _API = ApiHealth(ADMIN, times=3, apart_s=0.2)
 _WORDS = WordsWhileDown(UNIT, WORDS_S)
@@ -91,7 +91,7 @@ class MasterModel:
     @property
     def known(self) -> KnownKeys:
         """What the installed RKE2 understands."""
-        return known_keys(server_help=self.program.help)
+        return self.program.known
 
     def settings(self, *, server: str, password: Secret | None) -> Rke2Settings:
         """Return what RKE2 is to run with.

@@ -315,6 +315,22 @@ def test_a_setting_of_a_newer_rke2_is_its_own_to_judge(cloud: Cloud) -> None:
     assert "etcd-snapshot-dirs: /x" in master.files.text(CONFIG)
 
 
+def test_a_worker_asks_rke2_for_the_settings_of_servers_too(cloud: Cloud) -> None:
+    founded(cloud)
+    extra = base64.b64encode(b"etcd-snapshot-dirs: /x").decode()
+    worker = Machine(cloud, "worker", 111, ONEAPP_RKE2_EXTRA_CONFIG=extra)
+    helps = {
+        "server": "   --etcd-snapshot-dirs value  (db)\n",
+        "agent": "   --node-ip value  (net)\n",
+    }
+    calls = [Call(("/usr/local/bin/rke2", kind, "--help"), 0, text) for kind, text in helps.items()]
+    worker.commands = FakeCommands(
+        [Call(("/usr/local/bin/rke2", "--version"), 0, "v1.35.7"), *calls]
+    )
+    worker.run()
+    assert "etcd-snapshot-dirs" not in worker.files.text(CONFIG)
+
+
 def test_what_keeps_rke2_from_coming_up_is_told_everywhere(cloud: Cloud) -> None:
     founded(cloud)
     worker = Machine(cloud, "worker", 111)
