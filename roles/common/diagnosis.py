@@ -243,13 +243,13 @@ def _from_journal(words: str) -> Diagnosis | None:
     has_entered = False
     for line in reversed(lines):
         has_entered = has_entered or _ENTERED.search(line) is not None
-        for pattern in _PATTERNS:
-            if has_entered and pattern.kind in _BEFORE_ENTERING:
-                continue
-            if pattern.fragment.search(line):
-                detail = _without_secrets(_detail(pattern.kind, line, lines))
-                reason = pattern.reason + detail
-                return Diagnosis(pattern.kind, reason, pattern.hint, pattern.is_final)
+        pattern = next((one for one in _PATTERNS if one.fragment.search(line)), None)
+        if pattern is not None and has_entered and pattern.kind in _BEFORE_ENTERING:
+            continue
+        if pattern is not None:
+            detail = _without_secrets(_detail(pattern.kind, line, lines))
+            reason = pattern.reason + detail
+            return Diagnosis(pattern.kind, reason, pattern.hint, pattern.is_final)
         if _FATAL.search(line):
             return Diagnosis("fatal", f"RKE2 says: {_message(line)}", "journalctl -u rke2-*")
     return None
