@@ -183,11 +183,13 @@ class RemoveFile:
     Attributes:
         own_mark: What a file of the agent's holds, where others may have one of this name: theirs
             is left alone.
+        note: What a person has to know about it.
     """
 
     path: PurePosixPath
     loaded_by: tuple[str, ...] = ()
     own_mark: str = ""
+    note: str = ""
 
     @property
     def name(self) -> str:
@@ -201,7 +203,7 @@ class RemoveFile:
         """See whether it is there, and ours."""
         if system.files.state(self.path) is None or not self._is_own(system):
             return None
-        return Change("remove", paths=(self.path,))
+        return Change(f"remove{f'; {self.note}' if self.note else ''}", paths=(self.path,))
 
     def _is_own(self, system: System) -> bool:
         try:
@@ -214,6 +216,32 @@ class RemoveFile:
         for unit in self.loaded_by:
             system.files.remove(_loaded_path(unit))
         system.files.remove(self.path)
+
+
+@dataclass(frozen=True)
+class EnsureFolder:
+    """A folder; one that is there is left as it is."""
+
+    path: PurePosixPath
+    mode: int
+
+    @property
+    def name(self) -> str:
+        """The folder."""
+        return f"folder {self.path}"
+
+    def preflight(self, system: System) -> None:
+        """Nothing can refuse."""
+
+    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
+        """See whether it is there."""
+        if system.files.state(self.path) is not None:
+            return None
+        return Change(f"make, {self.mode:04o}", paths=(self.path,))
+
+    def apply(self, system: System) -> None:
+        """Make it."""
+        system.files.ensure_folder(self.path, mode=self.mode)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance import paths
+from appliance.component import COMPONENTS
 from appliance.context import Context
 from appliance.errors import (
     ParameterProblems,
@@ -57,8 +58,7 @@ def decide(role_name: str, context: Context, services: Mapping[str, Service]) ->
     """
     role = make_role(role_name, services)
     parsed, legacy = parse_for_role(role_name, context, services)
-    used = {field.name: parsed.values[field.name] for field in fields(role.params_type)}
-    params = build_view(role.params_type, used)
+    params = build_view(role.params_type, values_for(role.params_type, parsed, services))
     findings = role.check(params)
     problems = parsed.problems + tuple(
         problem for problem in findings.problems if not is_consequence(problem, parsed.bad_keys)
@@ -78,6 +78,17 @@ def decide(role_name: str, context: Context, services: Mapping[str, Service]) ->
     near = find_near_misses(all_names(services.values()), context)
     warnings = (*context.warnings, *generation, *parsed.warnings, *near, *findings.warnings)
     return Decided(role_name, role, params, warnings)
+
+
+def values_for(
+    view: type[Any], parsed: ParsedParameters, services: Mapping[str, Service]
+) -> dict[str, object]:
+    """Return what a role's view is filled with: what it names, and all components together."""
+    values: dict[str, object] = dict(parsed.values)
+    values[COMPONENTS] = {
+        name: of for name, of in parsed.values.items() if services[name].component is not None
+    }
+    return {field.name: values[field.name] for field in fields(view)}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,10 @@ def default_in_words(entry: Entry) -> str:
     """Say what an unset parameter means; empty for nothing."""
     words = entry.default or entry.default_from or ""
     if entry.implied_before is not None:
-        words = f"{words}; {entry.implied_before} in templates of the 1.24 generation".lstrip("; ")
+        before = entry.implied_before or "nothing"
+        words = f"{words}; {before} in templates of the 1.24 generation".lstrip("; ")
+    if entry.implied_by:
+        words = f"{words}; YES where {' or '.join(entry.implied_by)} is set".lstrip("; ")
     return words
 
 

@@ -62,6 +62,7 @@ class Entry:
         default: The text that stands for an unset or empty value; None for no value.
         default_from: How the default is found where it is computed, in words.
         implied_before: The text that stands for an unset value in templates of the 1.24 generation.
+        implied_by: Names that turn an unset switch on where one of them has a value.
         keep_empty: Whether members of a family count although they are empty (their value is None).
         refused: Why a switch must not be turned on; None where it may.
         ignored: Whether the parameter is accepted without effect.
@@ -79,6 +80,7 @@ class Entry:
     default: str | None = None
     default_from: str | None = None
     implied_before: str | None = None
+    implied_by: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
@@ -292,6 +294,8 @@ def _value_of(
         value = _parse_text(entry, one.key, one.text, context, problems)
         if value is not None:
             return value
+    if not given and any(_is_any_set(name, context) for name in entry.implied_by):
+        return True
     return _default(entry, legacy)
 
 

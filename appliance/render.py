@@ -1,15 +1,19 @@
 """Templates: one frozen model in, text out.
 
-A template sees its model and nothing else, and fails on a name the model does not have.
+A template sees its model and nothing else, and fails on a name the model does not have. What it
+puts into YAML goes through the filter `to_yaml`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from appliance.errors import RenderError
 
@@ -18,6 +22,33 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 HEADER = "Written by oneke-agent from {template}; local changes will be overwritten."
+
+
+def to_yaml(value: object) -> str:
+    """Write a value as one line of YAML that means this value wherever it stands.
+
+    Texts are quoted always, so that none is taken for a number, a comment or the end of a block.
+    """
+    text: str = yaml.dump(
+        [value],
+        Dumper=_OneLineDumper,
+        default_flow_style=True,
+        sort_keys=True,
+        width=math.inf,
+    )
+    return text.strip()[1:-1]
+
+
+class _OneLineDumper(yaml.SafeDumper):
+    """Quotes every text, and writes what stands twice twice."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+_OneLineDumper.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+)
 
 
 def render(folders: Sequence[Path], template: str, model: DataclassInstance) -> str:
@@ -53,7 +84,7 @@ def _make_environment(folders: tuple[Path, ...]) -> jinja2.Environment:
     """Return the environment of these folders; it keeps what it compiled until that changes."""
     import jinja2  # only where something is rendered
 
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([str(folder / "templates") for folder in folders]),
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # noqa: S701  # configuration files, not HTML
@@ -61,3 +92,5 @@ def _make_environment(folders: tuple[Path, ...]) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["to_yaml"] = to_yaml
+    return environment

@@ -2,7 +2,7 @@
 
 A drop-in is data: `service.yaml` (what it is, what marks a template as one of the 1.24 generation),
 `parameters.yaml` (every parameter, declared once) and `templates/*.j2`. An administrator's folder
-of the same name wins file by file.
+of the same name wins file by file. A drop-in that runs inside the cluster is a component.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from appliance.component import COMPONENTS, Component, check_components, parse_component
 from appliance.context import Context
 from appliance.errors import ServiceDefinitionError
 from appliance.parameters import Alias, Entry, compile_name
@@ -26,11 +27,11 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _RENAMED = {"min": "minimum", "max": "maximum"}
 _ENTRY_KEYS = frozenset(Entry.__dataclass_fields__) - {"minimum", "maximum"} | {"min", "max"}
 _ALIAS_KEYS = frozenset({"name", "with", "unless_true", "unless_any", "transform"})
-_SERVICE_KEYS = frozenset({"summary", "roles", "legacy_marks"})
+_SERVICE_KEYS = frozenset({"summary", "roles", "legacy_marks", "component"})
 _MARK_KEYS = frozenset({"key", "without", "roles"})
 _PARAMETERS_KEYS = frozenset({"parameters"})
 _FLAG_KEYS = ("required", "keep_empty", "ignored")
-_LIST_KEYS = ("roles", "choices")
+_LIST_KEYS = ("roles", "choices", "implied_by")
 _NUMBER_KEYS = ("min", "max")
 _TRANSFORMS = (None, "before_colon", "after_colon")
 
@@ -61,6 +62,7 @@ class Service:
         entries: Its parameters, in the order declared.
         legacy_marks: What tells a template of the 1.24 generation.
         folders: Where its templates are looked for, the administrator's first.
+        component: What it deploys inside the cluster; None where it is no component.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Service:
     entries: tuple[Entry, ...]
     legacy_marks: tuple[LegacyMark, ...]
     folders: tuple[Path, ...]
+    component: Component | None = None
 
 
 def load_services(folders: Sequence[Path]) -> dict[str, Service]:
@@ -92,11 +95,17 @@ def load_services(folders: Sequence[Path]) -> dict[str, Service]:
     }
     services = {name: _load_service(name, folders) for name in sorted(names)}
     _refuse_shared_names(services.values())
+    check_components(
+        {name: one.component for name, one in services.items() if one.component},
+        {name: [entry.field for entry in one.entries] for name, one in services.items()},
+    )
     return services
 
 
 def _load_service(name: str, folders: Sequence[Path]) -> Service:
     own = tuple(folder / name for folder in folders if (folder / name).is_dir())
+    if name == COMPONENTS:
+        raise ServiceDefinitionError(f"{own[0]}: no drop-in may be called {name}")
     service_path = _first(own, "service.yaml")
     if service_path is None:
         raise ServiceDefinitionError(f"{own[0]}: has no service.yaml")
@@ -113,7 +122,10 @@ def _load_service(name: str, folders: Sequence[Path]) -> Service:
     listed = _list(described, "legacy_marks", str(service_path))
     marks = tuple(_mark(item, f"{service_path}: legacy_marks") for item in listed)
     roles = _texts(described, "roles", str(service_path))
-    return Service(name, str(described.get("summary", "")), roles, entries, marks, own)
+    component = None
+    if "component" in described:
+        component = parse_component(name, described["component"], f"{service_path}: component")
+    return Service(name, str(described.get("summary", "")), roles, entries, marks, own, component)
 
 
 def _mark(item: object, where: str) -> LegacyMark:
@@ -212,6 +224,8 @@ def _check_entry(entry: Entry, where: str) -> None:
         raise ServiceDefinitionError(
             f"{where}: field {entry.field!r}: expected a Python name in lower case"
         )
+    if entry.implied_by and entry.type != "boolean":
+        raise ServiceDefinitionError(f"{where}: implied_by is for switches")
     try:
         re.compile(entry.pattern or "")
     except re.error as error:

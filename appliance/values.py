@@ -19,6 +19,7 @@ from ipaddress import (
     IPv6Address,
     IPv6Network,
     NetmaskValueError,
+    ip_address,
     ip_network,
 )
 from typing import Protocol
@@ -440,6 +441,64 @@ def parse_network_list(text: str, limits: Limits) -> tuple[IPv4Network, ...]:
     return tuple(networks)
 
 
+Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True)
+class AddressRange:
+    """Addresses from the first to the last, both included.
+
+    Attributes:
+        network: The network it was given as; None where it was given by its ends.
+    """
+
+    first: Address
+    last: Address
+    network: IPv4Network | IPv6Network | None = None
+
+    def __str__(self) -> str:
+        """Write it as a network or as first-last."""
+        return str(self.network) if self.network else f"{self.first}-{self.last}"
+
+    def overlaps(self, other: AddressRange) -> bool:
+        """Say whether an address lies in both."""
+        if self.first.version != other.first.version:
+            return False
+        return int(self.first) <= int(other.last) and int(other.first) <= int(self.last)
+
+
+def range_of(network: IPv4Network | IPv6Network) -> AddressRange:
+    """Return all addresses of a network."""
+    return AddressRange(network[0], network[-1], network)
+
+
+def parse_address_ranges(text: str, limits: Limits) -> tuple[AddressRange, ...]:
+    """Read addresses, first-last and networks, IPv4 or IPv6, between commas or semicolons."""
+    words = filter(None, (word.strip() for word in re.split("[,;]", text)))
+    ranges = tuple(_address_range(word) for word in words)
+    if not ranges:
+        raise Rejected("expected addresses such as 198.51.100.40-198.51.100.60")
+    return ranges
+
+
+def _address_range(word: str) -> AddressRange:
+    expected = f"{word!r}: expected an address, first-last, or a network such as 198.51.100.32/27"
+    try:
+        if "/" in word:
+            if not re.fullmatch(r"[^/]+/[0-9]{1,3}", word):
+                raise Rejected(expected)
+            return range_of(ip_network(word))
+        ends = [ip_address(end.strip()) for end in word.split("-")]
+    except ValueError:
+        raise Rejected(expected) from None
+    if len(ends) > 2 or any(isinstance(end, IPv6Address) and end.scope_id for end in ends):
+        raise Rejected(expected)
+    first, last = ends[0], ends[-1]
+    if first.version != last.version or int(first) > int(last):
+        raise Rejected(f"{expected}; the first address comes first")
+    return AddressRange(first, last)
+
+
 def parse_interface_list(text: str, limits: Limits) -> tuple[InterfaceItem, ...]:
     """Read ethN, ethN/address, ethN@port, address or !item, between blanks, commas, semicolons.
 
@@ -551,5 +610,8 @@ TYPES: Mapping[str, ValueType] = {
     "network_pair": ValueType(parse_network_pair, "text", "network, or an IPv4 and an IPv6 one"),
     "proxy": ValueType(parse_proxy, "text", "URL of a proxy, may hold a password"),
     "network_list": ValueType(parse_network_list, "text", "list of networks"),
+    "address_ranges": ValueType(
+        parse_address_ranges, "text", "addresses, ranges (first-last) and networks"
+    ),
     "port_forward": ValueType(parse_port_forward, "text", "port forward"),
 }

@@ -34,7 +34,7 @@ class Rke2Params:
     """Drop-in `rke2`.
 
     Attributes:
-        extra_config: YAML, not looked at yet.
+        cni_config: YAML, not looked at yet; `extra_config` likewise.
         http_proxy: A URL that may hold a password; `https_proxy` likewise.
     """
 
@@ -44,6 +44,7 @@ class Rke2Params:
     cluster_networks: Networks
     service_networks: Networks
     cni_plugin: str
+    cni_config: str | None
     multus_enabled: bool
     cloud_controller_enabled: bool
     masters_tainted: bool

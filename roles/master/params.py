@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from roles.common.clusternode import ClusterNodeParams
+from roles.common.components import StoragePlace, Values
 
 
 @dataclass(frozen=True)
 class MasterParams(ClusterNodeParams):
-    """Everything a master reads: what every node of the cluster does."""
+    """What every node of the cluster reads, and what is said of the cluster's components.
+
+    Attributes:
+        components: Component to field to value.
+    """
+
+    storage: StoragePlace
+    components: Values

@@ -25,6 +25,8 @@ from roles.common.clusternode import (
     with_network,
 )
 from roles.common.clusterstate import read_pinned_name
+from roles.common.componentcheck import check_components
+from roles.common.components import plan_components
 from roles.common.endpoints import build_node
 from roles.common.leaving import Leaving
 from roles.common.probes import ADMIN
@@ -50,7 +52,10 @@ class MasterRole:
 
     def check(self, params: MasterParams) -> Findings:
         """Find what does not fit together."""
-        return check_cluster_node(params)
+        node, components = check_cluster_node(params), check_components(params, self._services)
+        return Findings(
+            (*node.problems, *components.problems), (*node.warnings, *components.warnings)
+        )
 
     def facts_wanted(self, params: MasterParams) -> FactsWanted:
         """Name what is looked at."""
@@ -61,12 +66,14 @@ class MasterRole:
         return node_prerequisites(params, facts)
 
     def plan(self, stage: Stage, params: MasterParams, facts: Facts) -> Plan:
-        """Put the network in order, then find the way into the cluster, round by round."""
+        """Put network and manifests in order, then come into the cluster, round by round."""
         model = build_master(params, facts)
         refuse_unknown_settings(params, model.known)
         if stage is Stage.BOOTSTRAP:
             return with_network(Bootstrap(model, facts).plan(), params, facts, self._services)
-        return Plan(stage, plan_cluster_node(params, model.node, facts, self._services))
+        node = plan_cluster_node(params, model.node, facts, self._services)
+        # The network plug-in's settings have to be there when RKE2 starts for the first time.
+        return Plan(stage, (*node, *plan_components(params, self._services)))
 
     def readiness(self, params: MasterParams, facts: Facts) -> Readiness:
         """Ready means: own API steady, own node Ready, a voter in etcd."""

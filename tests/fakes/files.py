@@ -106,6 +106,8 @@ class FakeFiles:
     def state(self, path: PurePosixPath) -> FileState | None:
         """Return mode and owner, or None."""
         self._refuse(path, "read")
+        if path in self.folders:
+            return FileState(self.folders[path], "root", "root")
         kept = self.kept.get(path)
         return None if kept is None else FileState(kept.mode, kept.owner, kept.group)
 

@@ -14,7 +14,9 @@ import pytest
 
 from appliance import paths
 from appliance.cli import main
+from appliance.component import COMPONENTS
 from appliance.context import Context
+from appliance.decision import decide
 from appliance.export import to_markdown, to_oneflow
 from appliance.parameters import Entry, compile_name, parse_parameters
 from appliance.registry import known_roles, make_role
@@ -22,6 +24,7 @@ from appliance.secret import Secret
 from appliance.service import Service, load_services
 from appliance.values import (
     TYPES,
+    AddressRange,
     AddressWithPrefix,
     Endpoint,
     HostAndPort,
@@ -31,12 +34,15 @@ from appliance.values import (
     Rejected,
 )
 from tests.contexts import GATEWAY
+from tests.unit.roles.nodes import NODE
 
 DOCS = Path(__file__).parents[2] / "docs"
 SERVICES = load_services((paths.packaged_services(),))
 ENTRIES = [(service, entry) for service in SERVICES.values() for entry in service.entries]
 # What no handler reads: names that are known so that nobody is warned about them.
 UNREAD = "unbuilt"
+# What masters read without knowing it by name.
+COMPONENT_NAMES = {name for name, service in SERVICES.items() if service.component}
 
 KINDS: Mapping[str, frozenset[object]] = {
     "boolean": frozenset({bool}),
@@ -61,6 +67,7 @@ KINDS: Mapping[str, frozenset[object]] = {
     "word_list": frozenset({tuple[str, ...]}),
     "network_pair": frozenset({tuple[IPv4Network | IPv6Network, ...]}),
     "proxy": frozenset({Secret}),
+    "address_ranges": frozenset({tuple[AddressRange, ...]}),
     "port_forward": frozenset({PortForward}),
 }
 WRONG: Mapping[str, str] = {
@@ -82,6 +89,7 @@ WRONG: Mapping[str, str] = {
     "host_list": "a_host,-",
     "network_pair": "10.42.0.0/16,10.43.0.0/16",
     "proxy": "http://user:a b@proxy.example.org",
+    "address_ranges": "198.51.100.60-198.51.100.40",
     "port_forward": "80",
 }
 
@@ -246,6 +254,7 @@ VIEWS = [
     (role, one.name, get_type_hints(make_role(role, SERVICES).params_type)[one.name])
     for role in known_roles()
     for one in fields(make_role(role, SERVICES).params_type)
+    if one.name != COMPONENTS
 ]
 
 
@@ -289,7 +298,26 @@ def test_a_drop_in_is_read_by_the_roles_it_names(name: str) -> None:
 
 
 def test_every_drop_in_is_read_by_somebody() -> None:
-    assert set(SERVICES) - {name for _, name, _ in VIEWS} == {UNREAD}
+    assert set(SERVICES) - {name for _, name, _ in VIEWS} - COMPONENT_NAMES == {UNREAD}
+
+
+@pytest.mark.parametrize("name", sorted(COMPONENT_NAMES))
+def test_masters_alone_read_a_component_and_get_all_its_fields(name: str) -> None:
+    service = SERVICES[name]
+    assert service.roles == ("master",)
+    assert all(entry.roles == ("master",) for entry in service.entries)
+    params = decide("master", Context(NODE, "test"), SERVICES).params
+    assert set(params.components[name]) == {entry.field for entry in service.entries}
+
+
+@pytest.mark.parametrize("name", sorted(COMPONENT_NAMES))
+def test_what_a_component_names_is_there_and_read_by_masters(name: str) -> None:
+    service = SERVICES[name]
+    assert service.component is not None
+    read = {view for role, view, _ in VIEWS if role == "master"} | COMPONENT_NAMES
+    assert {field.service for field in service.component.fields()} <= read
+    templates = {file.name for folder in service.folders for file in folder.glob("templates/*")}
+    assert {one.template for one in service.component.manifests if one.template} == templates
 
 
 # --- what is made of them -------------------------------------------------------------------------

@@ -126,8 +126,8 @@ class Machine:
 
     def run(self, **options: Any) -> RunResult:
         """Run the agent once."""
-        asked = Options(service_folders=(paths.packaged_services(),), **options)
-        return run(self.system, asked, self.log, self.told.append)
+        asked = {"service_folders": (paths.packaged_services(),), **options}
+        return run(self.system, Options(**asked), self.log, self.told.append)
 
     def published(self, key: str) -> str:
         """Return what OneGate holds of this VM."""

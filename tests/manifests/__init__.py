@@ -1,0 +1,1 @@
+"""The manifests of every combination of switches, judged by schemas."""

@@ -1,0 +1,91 @@
+"""Renders the manifests of every combination of switches, the way a master does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import yaml
+
+from appliance.context import Context
+from appliance.decision import decide
+from roles.common.components import ManifestFile, build_manifests
+from tests.contexts import SERVICES
+from tests.unit.roles.nodes import NODE
+
+_K8S = "ONEAPP_K8S_"
+_VALUES: Mapping[str, tuple[str, ...]] = {
+    "CNI_PLUGIN": ("cilium", "calico", "canal", "flannel", "none"),
+    "MULTUS_ENABLED": ("NO", "YES"),
+    "LONGHORN_ENABLED": ("NO", "YES"),
+    "TRAEFIK_ENABLED": ("NO", "YES"),
+    "METALLB_ENABLED": ("NO", "YES"),
+    "CILIUM_BGP_ENABLED": ("NO", "YES"),
+}
+_RANGES: tuple[Mapping[str, str], ...] = (
+    {},
+    {
+        "METALLB_RANGE": "198.51.100.40-198.51.100.60, 2001:db8::/112",
+        "METALLB_RANGE_A": "198.51.100.7",
+        "CILIUM_RANGE0": "203.0.113.0/28",
+        "CILIUM_RANGE1": "203.0.113.32-203.0.113.40;203.0.113.50",
+        "CLUSTER_CIDR": "10.42.0.0/16,fd42::/56",
+        "SERVICE_CIDR": "10.43.0.0/16,fd43::/112",
+    },
+)
+_OLDER: tuple[Mapping[str, str], ...] = (
+    {"LOADBALANCER_RANGE": "198.51.100.40-198.51.100.60"},
+    {"LOADBALANCER_CONFIG": ""},
+)
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A choice of parameters, with the files it leads to."""
+
+    name: str
+    files: tuple[ManifestFile, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document of a file."""
+
+    combination: str
+    file: str
+    content: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """Its API version and kind."""
+        return f"{self.content.get('apiVersion')} {self.content.get('kind')}"
+
+
+def files_of(**changes: str) -> tuple[ManifestFile, ...]:
+    """Return what a master writes whose context differs so from the usual one."""
+    decided = decide("master", Context({**NODE, **changes}, "test"), SERVICES)
+    return build_manifests(decided.params, SERVICES)
+
+
+def combinations() -> Iterator[Combination]:
+    """Yield every combination of switches, with and without ranges, and the older names."""
+    for words in product(*_VALUES.values()):
+        for ranges in _RANGES:
+            yield _combination({**dict(zip(_VALUES, words, strict=True)), **ranges})
+    yield from map(_combination, _OLDER)
+    yield _combination({})
+
+
+def _combination(values: Mapping[str, str]) -> Combination:
+    name = " ".join(f"{key}={text}" for key, text in values.items()) or "nothing"
+    return Combination(name, files_of(**{f"{_K8S}{key}": text for key, text in values.items()}))
+
+
+def documents(found: Iterator[Combination]) -> Iterator[Document]:
+    """Yield the documents of all files."""
+    for one in found:
+        for file in one.files:
+            for content in yaml.safe_load_all(file.text):
+                yield Document(one.name, file.name, content)
