@@ -39,6 +39,8 @@ OF_THE_DEAD = "172.20.0.128"
 UNBACKED = "10.2.11.86:443"
 PASSWORD = "n0-t0ken-0f-th1s-cluster"
 SHORT_S, LONG_S = 10, 300
+SLACK_S = 5
+"""A round of the agent's, with looks at machines that do not answer."""
 PATIENT = {"ONEAPP_RKE2_START_TIMEOUT": LONG_S, "ONEAPP_RKE2_JOIN_TIMEOUT": LONG_S}
 AHEAD = 6
 
@@ -83,6 +85,11 @@ class Ailing:
     def status(self) -> str:
         """What somebody on the node is told."""
         return self.node.run(["oneke-agent", "status"], check=False).stdout
+
+    def waits(self) -> list[int]:
+        """How long the agent waited before it gave up, in seconds, as it says itself."""
+        said = self.node.journal(AGENT)
+        return [int(found) for found in re.findall(r" FAILED: .* after (\d+) s and", said)]
 
     def assert_told_everywhere(self, *words: str) -> None:
         """The words are in journal, status and on the console; no token is anywhere."""
@@ -216,7 +223,7 @@ class Case:
         cause: What is wrong, in words that appear in OneGate, status, journal, and on the console.
         advice: What to do, likewise.
         context: What its context says beside the usual.
-        injected: Whether its own RKE2 is made to fail so.
+        injected: What the mode of its own RKE2 is set to; None where its trouble is a real one.
         own_cluster: Whether it is in a service of its own, which it founds the cluster of.
         prepare: What happened to it before.
     """
@@ -226,7 +233,7 @@ class Case:
     cause: str
     advice: str
     context: Callable[[Service], Mapping[str, object]] = lambda service: {}
-    injected: bool = False
+    injected: object = None
     own_cluster: bool = False
     prepare: Callable[[Service, Ailing], None] = lambda service, ailing: None
 
@@ -312,11 +319,14 @@ CASES = (
          "oneke-agent clean", by_hand("server"), injected=True),
     Case("unreachable", "master", *NO_ANSWER, at(f"{NO_CLUSTER}:9345")),
     Case("clock-off", "master", *CLOCK, by_hand("server"), injected=True),
+    Case("learner-stalled", "master", *SILENT_SERVER, by_hand("server"), injected=True),
     Case("stuck-start", "master", *SILENT_SERVER, injected=True, own_cluster=True),
     Case("disk-full", "master", *SILENT_SERVER, injected=True, own_cluster=True),
     Case("kubeconfig-early", "master", *SILENT_SERVER, injected=True, own_cluster=True),
     Case("quorum-loss", "master", "etcd has no quorum", "majority", injected=True,
          own_cluster=True),
+    Case("readyz-flap", "master", "the API server is not ready", "/readyz?verbose",
+         injected="200,500", own_cluster=True),
     Case("cni-missing", "master", *NO_CNI, injected=True, own_cluster=True),
     Case("ccm-stuck", "master", "the cloud controller has not initialised",
          "kubectl -n kube-system get pods", injected=True, own_cluster=True),
@@ -343,7 +353,7 @@ class Ward:
         self._inside[case] = self.service.make(
             case.role,
             case.context(self.service),
-            {case.mode: True} if case.injected else {},
+            {case.mode: case.injected} if case.injected else {},
             service_id=service_id,
             prepare=lambda ailing: case.prepare(self.service, ailing),
         )
@@ -369,6 +379,7 @@ def test_a_node_says_what_keeps_it_out_and_what_to_do(
     assert readable(case.cause) in error
     assert readable(case.advice) in error
     ailing.assert_told_everywhere(case.cause, case.advice)
+    assert all(waited_s <= SHORT_S + SLACK_S for waited_s in ailing.waits())
     assert ailing.published("READY") != "YES"
     service.remove(ailing)
 
@@ -490,9 +501,11 @@ def test_a_rebuilt_worker_waits_until_the_dead_bearer_of_its_name_is_cleared(
 
 def test_a_second_master_tells_what_it_waits_for_and_joins_in_the_end(service: Service) -> None:
     service.founder.rke2.fail("core-not-ready")
-    second = service.make("master", PATIENT, {"learner-conflict": 10}, once=False)
+    modes = {"learner-conflict": 10, "slow-start": {"images": 5}}
+    second = service.make("master", PATIENT, modes, once=False)
     second.wait("ONEKE_STEP", "the supervisor answers, and is not ready yet")
     service.founder.rke2.turn(modes={})
+    second.wait("ONEKE_STEP", "rke2-server.service is starting")
     second.wait("ONEKE_STEP", "another master is joining etcd")
     second.assert_told_everywhere("it admits one at a time")
     second.wait("READY", "YES")
