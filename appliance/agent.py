@@ -253,6 +253,7 @@ class _StageRun:
         self._lookout = lookout
         self._pause: Pause | None = None
         self._told = ("", "")
+        self._is_first_round = True
         self._paused_at = 0.0
         # What comes up again goes on where it was: two waits that take turns end as well.
         self._waited: dict[str, _Waited] = {}
@@ -302,13 +303,16 @@ class _StageRun:
         return plan.then, outcome.steps
 
     def _plan(self) -> tuple[Plan, list[Action]]:
-        """Plan; what needs nobody else is done before anybody else is asked."""
-        plan = self._lookout.plan(self._stage, look_outside=False)
-        differing = self._find_differing(plan)
-        if not differing and self._stage is Stage.BOOTSTRAP and self._lookout.has_outside:
-            plan = self._lookout.plan(self._stage, look_outside=True)
+        """Plan; in the first round what needs nobody else is done before anybody is asked."""
+        asks = self._stage is Stage.BOOTSTRAP and self._lookout.has_outside
+        if not asks or self._is_first_round:
+            self._is_first_round = False
+            plan = self._lookout.plan(self._stage, look_outside=False)
             differing = self._find_differing(plan)
-        return plan, differing
+            if differing or not asks:
+                return plan, differing
+        plan = self._lookout.plan(self._stage, look_outside=True)
+        return plan, self._find_differing(plan)
 
     def _find_differing(self, plan: Plan) -> list[Action]:
         return [step.action for step in preview(plan, self._system).steps if step.change]

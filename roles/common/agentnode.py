@@ -22,6 +22,7 @@ from roles.common.clusternode import (
     describe_unit,
     diagnose_unit,
     digest_of_values,
+    find_entry,
     is_up,
     pause_for_rke2,
     plan_blocked,
@@ -34,7 +35,7 @@ from roles.common.clusternode import (
 from roles.common.clusterstate import JOINED, ClusterState, password_of
 from roles.common.diagnosis import Diagnosis
 from roles.common.election import BLOCKED_KEY, Agents, Hold, decide_agent
-from roles.common.endpoints import SUPERVISOR_PORT, ClusterNode, build_node
+from roles.common.endpoints import ClusterNode, build_node
 from roles.common.localprobes import Rke2Installed, Rke2Program, WordsWhileDown
 from roles.common.probes import KUBELET, NodeSeen
 from roles.common.registration import registration_of_node, registration_of_worker
@@ -46,7 +47,6 @@ from roles.common.rke2params import pinned_token
 UNIT = "rke2-agent.service"
 
 _TOKEN = "a master to publish a join token"  # noqa: S105  # words, no token
-_SUPERVISOR = "the cluster's supervisor to answer"
 _RKE2 = "this node to be Ready"
 
 _PROGRAM = Rke2Program()
@@ -153,15 +153,15 @@ class AgentBootstrap:
         found = self._token()
         if isinstance(found, Hold):
             return (), Pause(_TOKEN, found.reason, self.model.params.rke2.join_timeout)
-        supervisor = self.model.node.endpoints.supervisor
-        server = str(supervisor) if supervisor else f"{found.master}:{SUPERVISOR_PORT}"
-        if supervisor is None and not found.master:
-            said = f"VM {found.vm_id} publishes no address, and there is no virtual address"
-            return (), Pause(_TOKEN, said, self.model.params.rke2.join_timeout)
-        if self.model.supervisor_trouble and not is_up(UNIT, self.facts):
-            return (), Pause(
-                _SUPERVISOR, self.model.supervisor_trouble, self.model.params.rke2.join_timeout
-            )
+        server = find_entry(
+            found,
+            self.model.params,
+            self.model.node,
+            waits_for=_TOKEN,
+            trouble="" if is_up(UNIT, self.facts) else self.model.supervisor_trouble,
+        )
+        if isinstance(server, Pause):
+            return (), server
         node_name = self.model.node.node_name
         state = replace(self.model.state, node_name=node_name, kind=JOINED, server=server)
         password = Secret(password_of(found.token.reveal()))

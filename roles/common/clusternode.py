@@ -28,8 +28,8 @@ from roles.common.clusterstate import (
     read_pinned_name,
 )
 from roles.common.diagnosis import Diagnosis, diagnose
-from roles.common.election import BLOCKED_KEY
-from roles.common.endpoints import ClusterNode, build_node
+from roles.common.election import BLOCKED_KEY, Agents, Join
+from roles.common.endpoints import SUPERVISOR_PORT, ClusterNode, build_node
 from roles.common.nodenetwork import (
     NetworkParams,
     NodeDnsParams,
@@ -52,6 +52,7 @@ from roles.common.rke2params import BalancerParams, Rke2Params, VipParams
 WORDS_S = 90.0
 ONEGATE_TIMEOUT_S = 900.0
 RKE2_UNITS = ("rke2-server.service", "rke2-agent.service")
+_SUPERVISOR = "the cluster's supervisor to answer"
 _TELLING = "OneGate, to tell the other VMs of this node"
 _FINAL_TIMEOUT_S = 60.0
 _UNINITIALIZED = "node.cloudprovider.kubernetes.io/uninitialized"
@@ -131,6 +132,32 @@ def supervisor_trouble(params: ClusterNodeParams, facts: Facts) -> str:
     return f"{seen.reason}; is a master READY, and do the gateways know it? {_ON_GATEWAYS}"
 
 
+def find_entry(
+    found: Join | Agents,
+    params: ClusterNodeParams,
+    node: ClusterNode,
+    *,
+    waits_for: str,
+    trouble: str,
+) -> str | Pause:
+    """Return the address that RKE2 is to join by, or what is waited for before it can.
+
+    Args:
+        found: The token, and the master that published it.
+        params: For how long a cluster is waited for.
+        node: Whether there is a supervisor known beforehand.
+        waits_for: What is waited for where no master says its address.
+        trouble: Why the supervisor can not be joined; empty where it can, or makes no difference.
+    """
+    supervisor = node.endpoints.supervisor
+    if supervisor is None and not found.master:
+        said = f"VM {found.vm_id} publishes no address, and there is no virtual address"
+        return Pause(waits_for, said, params.rke2.join_timeout)
+    if trouble:
+        return Pause(_SUPERVISOR, trouble, params.rke2.join_timeout)
+    return str(supervisor) if supervisor else f"{found.master}:{SUPERVISOR_PORT}"
+
+
 def node_prerequisites(params: ClusterNodeParams, facts: Facts) -> Readiness:
     """Wait for the links of the context, their addresses, and the gateway's network."""
     found = await_addresses(params.opennebula, facts)
@@ -203,9 +230,11 @@ class Rke2Settings:
     def digest(self) -> str:
         """Return what a running RKE2 has to have been started with.
 
-        The address to join by is left out: a node that has joined does not use it.
+        A founder's address to join by is left out: it gets one when it serves, and needs it only
+        should it ever be taken out of etcd.
         """
-        config = {key: value for key, value in self.config.items() if key != _BY_ADDRESS}
+        is_founder = self.password is None
+        config = {k: v for k, v in self.config.items() if not (is_founder and k == _BY_ADDRESS)}
         password = self.password.reveal() if self.password else ""
         everything = json.dumps([config, self.environment, password], sort_keys=True, default=str)
         return hashlib.sha256(everything.encode()).hexdigest()
@@ -229,8 +258,11 @@ def secret_file(path: PurePosixPath, token: Secret) -> WriteFile:
 
 def pause_for_rke2(what: str, found: Diagnosis, timeout_s: float) -> Pause:
     """Wait for RKE2: long where it may come by itself, shortly where a person has to act."""
-    longest_s = min(timeout_s, _FINAL_TIMEOUT_S) if found.is_final else timeout_s
-    return Pause(what, _told(found), longest_s)
+    if found.is_final:
+        # A wait of its own, which begins when the cause shows.
+        longest_s = min(timeout_s, _FINAL_TIMEOUT_S)
+        return Pause(f"{what} in spite of what it says", _told(found), longest_s)
+    return Pause(what, _told(found), timeout_s)
 
 
 def refuse_other_kind(unit: str, what: str, facts: Facts) -> GiveUp | None:

@@ -304,7 +304,7 @@ def _from_state(unit: str, state: UnitState) -> str:
     if state.is_active:
         return f"{unit} runs"
     if state.sub == "auto-restart":
-        return f"{unit} ended, and systemd starts it again (restart {state.restarts})"
+        return f"{unit} ends again and again, and systemd starts it again"
     if state.is_coming_up:
         return f"{unit} is starting"
     if (state.active, state.result) == ("inactive", "success"):

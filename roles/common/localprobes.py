@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from appliance.errors import CommandError
 from appliance.system import System
 from roles.common.rke2keys import KnownKeys, known_keys
 
 RKE2 = "/usr/local/bin/rke2"
+_ANSWER_TIMEOUT_S = 120
+"""A program of 100 MB on a cold disk takes its time."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Rke2Installed:
 
 
 def _said(system: System, *arguments: str) -> str:
-    try:
-        return system.commands.run((RKE2, *arguments), timeout_s=20).stdout
-    except CommandError:
+    """Ask the program; where it is there it has to answer, for settings depend on that."""
+    if system.files.state(PurePosixPath(RKE2)) is None:
         return ""
+    return system.commands.run((RKE2, *arguments), timeout_s=_ANSWER_TIMEOUT_S).stdout

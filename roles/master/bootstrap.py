@@ -14,6 +14,7 @@ from roles.common.clusternode import (
     Rke2Settings,
     diagnose_unit,
     digest_of_values,
+    find_entry,
     is_up,
     pause_for_rke2,
     plan_blocked,
@@ -42,7 +43,6 @@ from roles.master.model import UNIT, MasterModel
 from roles.master.status import describe_own_node
 
 _TURN = "this master's turn to found the cluster, or to join it"
-_SUPERVISOR = "the cluster's supervisor to answer"
 _RKE2 = "RKE2 to serve the Kubernetes API"
 _LOOK = "kubectl get --raw /readyz?verbose here, and /var/log/pods"
 _NODE = "this node to be Ready, and a voter in etcd"
@@ -130,15 +130,15 @@ class Bootstrap:
         return (kept.keep_cluster_state(state), *actions), self._pause_for_rke2()
 
     def _join(self, join: Join) -> Decision:
-        supervisor = self.model.node.endpoints.supervisor
-        server = str(supervisor) if supervisor else f"{join.master}:{SUPERVISOR_PORT}"
-        if supervisor is None and not join.master:
-            said = f"VM {join.vm_id} publishes no address, and there is no virtual address"
-            return (), Pause(_TURN, said, self.model.params.rke2.join_timeout)
-        if self.model.supervisor_trouble:
-            return (), Pause(
-                _SUPERVISOR, self.model.supervisor_trouble, self.model.params.rke2.join_timeout
-            )
+        server = find_entry(
+            join,
+            self.model.params,
+            self.model.node,
+            waits_for=_TURN,
+            trouble=self.model.supervisor_trouble,
+        )
+        if isinstance(server, Pause):
+            return (), server
         tokens: list[Action] = [secret_file(kept.SERVER_TOKEN, join.token)]
         model = self.model
         if join.agent_token is not None:

@@ -48,7 +48,7 @@ def facts_wanted(params: ClusterNodeParams) -> FactsWanted:
     kubeconfig = (kept.KUBECONFIG,) if params.rke2.publish_kubeconfig else ()
     return FactsWanted(
         units=RKE2_UNITS,
-        files=(*kept.TOKENS, *kubeconfig),
+        files=(kept.CONFIG, *kept.TOKENS, *kubeconfig),
         probes=(_DATA, _API, _WORDS, _own_node(params)),
         lasting=(_PROGRAM,),
         siblings=True,

@@ -24,7 +24,7 @@ from roles.common.clusternode import (
     wanted_of_cluster_node,
     with_network,
 )
-from roles.common.clusterstate import read_pinned_name
+from roles.common.clusterstate import CONFIG, read_pinned_name
 from roles.common.componentcheck import check_components
 from roles.common.components import plan_components
 from roles.common.endpoints import build_node
@@ -35,6 +35,7 @@ from roles.master.bootstrap import Bootstrap
 from roles.master.model import build_master, facts_wanted
 from roles.master.params import MasterParams
 from roles.master.status import describe_master
+from roles.master.unchangeable import refuse_changed
 
 _READY_TIMEOUT_S = 900.0
 
@@ -69,6 +70,9 @@ class MasterRole:
         """Put network and manifests in order, then come into the cluster, round by round."""
         model = build_master(params, facts)
         refuse_unknown_settings(params, model.known)
+        if model.has_data:
+            wanted = model.settings(server="", password=None).config
+            refuse_changed(facts.files.get(CONFIG), wanted)
         if stage is Stage.BOOTSTRAP:
             return with_network(Bootstrap(model, facts).plan(), params, facts, self._services)
         node = plan_cluster_node(params, model.node, facts, self._services)

@@ -14,6 +14,7 @@ from appliance.errors import NotReady, OneGateUnavailable, ParameterProblems
 from appliance.system.kubernetes import Node, Taint
 from roles.common.clusterstate import NODE_TOKEN
 from tests.fakes import Call, FakeCommands, Serving
+from tests.unit.appliance.machine import ONE_ENV
 from tests.unit.roles.cluster import AGENT, CA_HASH, CONFIG, SERVER, Cloud, Machine
 
 DOWN = OneGateUnavailable("OneGate GET /service: Connection refused")
@@ -244,8 +245,6 @@ def test_without_virtual_addresses_rke2_is_not_started_anew_by_what_masters_publ
 
 
 def test_a_setting_that_held_a_secret_is_not_shown_when_it_goes(cloud: Cloud) -> None:
-    from tests.unit.appliance.machine import ONE_ENV
-
     master = founded(cloud)
     text = master.files.text(ONE_ENV)
     extra = base64.b64encode(b"etcd-s3-secret-key: pl4nted").decode()
@@ -260,8 +259,6 @@ def test_a_setting_that_held_a_secret_is_not_shown_when_it_goes(cloud: Cloud) ->
 def test_an_environment_of_the_administrators_is_left_alone_and_ours_is_taken_back(
     cloud: Cloud,
 ) -> None:
-    from tests.unit.appliance.machine import ONE_ENV
-
     master, place = Machine(cloud, "master", 101), "/etc/default/rke2-server"
     master.files.put(place, "GOMEMLIMIT=2GiB\n")
     master.run()
@@ -276,8 +273,6 @@ def test_an_environment_of_the_administrators_is_left_alone_and_ours_is_taken_ba
 
 
 def test_the_kubeconfig_is_published_on_demand_and_withdrawn(cloud: Cloud) -> None:
-    from tests.unit.appliance.machine import ONE_ENV
-
     master = Machine(cloud, "master", 101)
     master.files.put("/etc/rancher/rke2/rke2.yaml", "server: https://127.0.0.1:6443\n")
     master.run()
@@ -294,8 +289,6 @@ def test_the_kubeconfig_is_published_on_demand_and_withdrawn(cloud: Cloud) -> No
 
 
 def test_other_parameters_restart_rke2_without_waiting_for_it(cloud: Cloud) -> None:
-    from tests.unit.appliance.machine import ONE_ENV
-
     master = founded(cloud)
     text = master.files.text(ONE_ENV) + 'export ONEAPP_K8S_EXTRA_SANS="api.example.org"\n'
     master.files.put(ONE_ENV, text)
@@ -311,6 +304,7 @@ def test_a_setting_of_a_newer_rke2_is_its_own_to_judge(cloud: Cloud) -> None:
     assert CONFIG not in master.files.texts()
     known = "   --etcd-snapshot-dirs value  (db) Directories\n"
     master.commands = FakeCommands(standing={"/usr/local/bin/rke2": Call((), 0, known)})
+    master.files.put("/usr/local/bin/rke2", "")
     assert any("did you mean etcd-snapshot-dir?" in line for line in master.run().warnings)
     assert "etcd-snapshot-dirs: /x" in master.files.text(CONFIG)
 
@@ -327,6 +321,7 @@ def test_a_worker_asks_rke2_for_the_settings_of_servers_too(cloud: Cloud) -> Non
     worker.commands = FakeCommands(
         [Call(("/usr/local/bin/rke2", "--version"), 0, "v1.35.7"), *calls]
     )
+    worker.files.put("/usr/local/bin/rke2", "")
     worker.run()
     assert "etcd-snapshot-dirs" not in worker.files.text(CONFIG)
 
@@ -435,3 +430,17 @@ def test_no_token_is_seen_by_anyone_who_may_not(cloud: Cloud) -> None:
             if any(secret in kept.data.decode() for secret in secrets):
                 assert kept.mode == 0o600, path
                 assert "journal" not in path.name
+
+
+def test_what_a_cluster_keeps_for_life_can_not_be_changed(cloud: Cloud) -> None:
+    master = founded(cloud)
+    before = master.files.text(CONFIG)
+    more = 'export ONEAPP_K8S_CNI_PLUGIN="calico"\nexport ONEAPP_K8S_CLUSTER_CIDR="10.99.0.0/16"\n'
+    master.files.put(ONE_ENV, master.files.text(ONE_ENV) + more)
+    with pytest.raises(ParameterProblems, match="the cluster was founded with cilium") as refused:
+        master.run()
+    assert [one.key for one in refused.value.problems] == [
+        "ONEAPP_K8S_CLUSTER_CIDR",
+        "ONEAPP_K8S_CNI_PLUGIN",
+    ]
+    assert master.files.text(CONFIG) == before

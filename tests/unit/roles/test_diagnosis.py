@@ -321,7 +321,7 @@ def test_what_is_quoted_is_one_line_of_bounded_length() -> None:
         (replace(RUNNING, load="masked", active="inactive"), "no-unit", "masked", True),
         (replace(RUNNING, active="inactive", sub="dead", result="exec-condition"),
          "sibling-active", "the other kind of RKE2 node", True),
-        (AGAIN, "", "systemd starts it again (restart 7)", False),
+        (AGAIN, "", "systemd starts it again", False),
         (STARTING, "", "is starting", False),
         (replace(STARTING, active="inactive", sub="dead"), "", "is starting", False),
         (replace(RUNNING, active="inactive", sub="dead"), "", "does not run", False),
