@@ -54,6 +54,9 @@ _UNSEEN = """\
   reference always does.
 - **A few parameters are new** or known from older appliances only: labels, taints, further RKE2
   settings, masters without a taint, node name and NIC, joining by hand.
+- **A component that is turned off** loses its manifest, and what it deployed stays until a person
+  deletes it. Longhorn's storage class and the resources of MetalLB and Cilium have files of their
+  own. In templates of the 1.24 generation MetalLB answers to services without a class, as it did.
 - **keepalived can be switched off** (`ONEAPP_VNF_KEEPALIVED_ENABLED=NO`) and does not run without a
   virtual address to hold. The reference always runs it, with an empty group if need be.
 - **The packet filter is nftables** with one table of the agent's own, the reference's are chains of

@@ -8,6 +8,7 @@ from dataclasses import replace
 from tests.conformance.rules.base import Rule
 from tests.conformance.rules.cleaning import cleaner_rules
 from tests.conformance.rules.clusternodes import cluster_node_rules
+from tests.conformance.rules.components import component_rules
 from tests.conformance.rules.electing import electing_rules
 from tests.conformance.rules.examples import example_of
 from tests.conformance.rules.files import file_rules
@@ -23,6 +24,7 @@ RULES: tuple[Rule, ...] = tuple(
         *electing_rules(),
         *cleaner_rules(),
         *cluster_node_rules(),
+        *component_rules(),
     )
 )
 

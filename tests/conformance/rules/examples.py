@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tests.conformance.rules import cleaning, cluster, clusterexamples, electing
+from tests.conformance.rules import cleaning, cluster, clusterexamples, components, electing
 from tests.conformance.vectors import Inputs
 
 _KEEPALIVED = "ONEAPP_VNF_KEEPALIVED_"
@@ -172,6 +172,8 @@ def example_of(area: str, rule: str) -> Inputs | None:
     """Return inputs that a rule concerns, where the vectors show none."""
     if area == "external_ipv4s":
         return _external_example(rule)
+    if area in ("metallb", "cilium"):
+        return components.example_of_component(area, rule)
     if area in cluster.OUTCOMES:
         return clusterexamples.example_of_node(area, rule)
     if area not in _BASES or (area, rule) in _OTHERS:

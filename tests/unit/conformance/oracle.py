@@ -32,7 +32,7 @@ from tests.conformance.reference import (
     undump,
 )
 from tests.conformance.vectors import Inputs
-from tests.unit.conformance import cluster_nodes, cluster_oracle
+from tests.unit.conformance import cluster_nodes, cluster_oracle, components
 from tests.unit.conformance.node_network import node_network
 
 Decision = dict[str, Any]
@@ -412,4 +412,6 @@ _DECIDE: Mapping[str, Callable[[Inputs], Decision]] = {
     "oneke_endpoints": cluster_nodes.endpoints,
     "node_config": cluster_nodes.config,
     "backend_registration": cluster_nodes.registration,
+    "metallb": components.metallb,
+    "cilium": components.cilium,
 }

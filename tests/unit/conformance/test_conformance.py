@@ -50,6 +50,8 @@ _DUE = {
     "node_config",
     "backend_registration",
     "cleaner",
+    "metallb",
+    "cilium",
 }
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.conformance.vectors import Inputs
+from tests.unit.conformance import components
 from tests.unit.conformance.cluster_nodes import vary_endpoints, vary_node
 from tests.unit.conformance.cluster_variations import vary_cleaner, vary_detect_node
 from tests.unit.conformance.node_network import POOL as NODE_NETWORK
@@ -225,6 +226,8 @@ _NUMBERS = ("", "1", "42", "042", "43", "255", "256", "0", "abc", "-1", "1.5", "
 _SECONDS = ("", "1", "3", "0.5", "1.0", "50", "0", "300", ".5", "1e1", "45.5")
 
 _POOLS: Mapping[str, Pool] = {
+    "metallb": components.METALLB,
+    "cilium": components.CILIUM,
     "addresses": {**_ADDRESSES, "ONEAPP_VNF_LB0_IP": ("", "198.51.100.220:6443", "198.51.100.221")},
     "interfaces": {
         **_ADDRESSES,
