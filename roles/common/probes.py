@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import PurePosixPath
 
 from appliance.errors import KubernetesError
-from appliance.secret import Secret
 from appliance.system import System
-from appliance.system.kubernetes import Access, Node
-from appliance.system.supervisor import Admission, Answer
+from appliance.system.kubernetes import Access, Health, Node
+from appliance.system.supervisor import Answer
 from roles.common.endpoints import SUPERVISOR_PORT
 
 _RKE2 = PurePosixPath("/var/lib/rancher/rke2")
 _SERVER = "https://127.0.0.1:6443"
+_ETCD = "etcd"
+"""How the names of the API server's own checks of etcd begin."""
+_MAJORITY = "etcd answers only while a majority of the masters runs: bring back those that are down"
 
 ADMIN = Access(
     _SERVER,
@@ -103,8 +104,15 @@ class ApiHealth:
             except KubernetesError as error:
                 return ApiSeen(is_steady=False, reason=str(error))
             if not health.is_ok:
-                return ApiSeen(False, f"the API server is not ready: {', '.join(health.failing)}")
+                return ApiSeen(False, _not_ready(health))
         return ApiSeen(is_steady=True)
+
+
+def _not_ready(health: Health) -> str:
+    said = f"the API server is not ready: {', '.join(health.failing)}"
+    if any(check.startswith(_ETCD) for check in health.failing):
+        return f"{said}; {_MAJORITY}"
+    return said
 
 
 @dataclass(frozen=True)
@@ -136,62 +144,3 @@ class SupervisorAnswers:
             Answer.NONE: f"the supervisor does not answer: {ping.cause}",
         }
         return SupervisorSeen(ping.answer, reasons[ping.answer])
-
-
-class Entry(Enum):
-    """What would become of a node that joins with a token."""
-
-    OPEN = "the token is accepted"
-    NOT_YET = "it can not be told yet"
-    WRONG_TOKEN = "the server does not accept the token"  # noqa: S105  # words, no token
-    WRONG_CLUSTER = "the token is of another cluster"
-
-
-@dataclass(frozen=True)
-class EntrySeen:
-    """What a server says to a token, in words where it does not accept it."""
-
-    entry: Entry
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class TokenOpens:
-    """Whether a token would be accepted, asked before RKE2 starts and never exits over it.
-
-    Attributes:
-        user: `server` or `node`: as what the node is to join.
-        digest: What the token pins the cluster's certificates by; empty for a token that pins
-            none, with which whoever answers is trusted.
-        password: The last part of the token.
-    """
-
-    host: str
-    user: str
-    digest: str
-    password: Secret
-    port: int = SUPERVISOR_PORT
-
-    def look(self, system: System) -> EntrySeen:
-        """Ask once; the password is sent only to a server of the cluster it belongs to."""
-        supervisor = system.supervisor
-        try:
-            authority = supervisor.authority(self.host, self.port)
-            if self.digest not in ("", authority.digest):
-                return EntrySeen(
-                    Entry.WRONG_CLUSTER,
-                    f"the token pins the CA {self.digest[:12]}..., and {self.host}:{self.port}"
-                    f" has {authority.digest[:12]}...",
-                )
-            admission = supervisor.admission(
-                self.host, self.port, authority, self.user, self.password
-            )
-        except KubernetesError as error:
-            return EntrySeen(Entry.NOT_YET, str(error))
-        if admission is Admission.ADMITTED:
-            return EntrySeen(Entry.OPEN)
-        if admission is Admission.NOT_YET:
-            return EntrySeen(Entry.NOT_YET, f"{self.host}:{self.port} is not ready to tell")
-        return EntrySeen(
-            Entry.WRONG_TOKEN, f"{self.host}:{self.port} does not accept it: {admission.value}"
-        )

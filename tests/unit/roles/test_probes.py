@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from appliance.errors import KubernetesMalformed, KubernetesRefused
-from appliance.secret import Secret
 from appliance.system.kubernetes import Health
 from appliance.system.supervisor import Answer
 from roles.common.probes import (
@@ -13,16 +12,13 @@ from roles.common.probes import (
     KUBELET,
     ApiHealth,
     ApiSeen,
-    Entry,
     NodeSeen,
     OwnNode,
     SupervisorAnswers,
-    TokenOpens,
 )
 from tests.fakes import FakeClock, FakeKubernetes, FakeSupervisor, Serving, make_node, make_system
 
 PLACE = ("172.20.0.5", 9345)
-PASSWORD = Secret("planted-password")
 
 
 def test_a_node_that_is_there_is_seen() -> None:
@@ -62,9 +58,20 @@ def test_an_api_server_that_goes_back_and_forth_is_not_steady(
 
 def test_checks_that_fail_are_named() -> None:
     kubernetes = FakeKubernetes([make_node("m1")])
-    kubernetes.says = Health(is_ok=False, failing=("etcd", "poststarthook/x"))
+    kubernetes.says = Health(is_ok=False, failing=("informer-sync", "poststarthook/x"))
     seen = ApiHealth(ADMIN).look(make_system(kubernetes=kubernetes))
-    assert seen.reason == "the API server is not ready: etcd, poststarthook/x"
+    assert seen.reason == "the API server is not ready: informer-sync, poststarthook/x"
+
+
+@pytest.mark.parametrize("failing", [("etcd",), ("etcd-readiness", "informer-sync")])
+def test_etcd_that_does_not_answer_is_said_to_need_a_majority(failing: tuple[str, ...]) -> None:
+    kubernetes = FakeKubernetes([make_node("m1")])
+    kubernetes.says = Health(is_ok=False, failing=failing)
+    seen = ApiHealth(ADMIN).look(make_system(kubernetes=kubernetes))
+    assert seen.reason == (
+        f"the API server is not ready: {', '.join(failing)}; etcd answers only while a majority of"
+        " the masters runs: bring back those that are down"
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,28 +90,3 @@ def test_a_supervisor_serves_starts_or_is_not_there(
     assert (seen.answer, seen.serves) == (answer, answer is Answer.PONG)
     assert reason in seen.reason
     assert bool(seen.reason) is not seen.serves
-
-
-@pytest.mark.parametrize(
-    ("serving", "entry", "reason"),
-    [
-        (Serving(passwords=(("node", PASSWORD),)), Entry.OPEN, ""),
-        (Serving(passwords=(("server", PASSWORD),)), Entry.WRONG_TOKEN, "does not accept"),
-        (Serving(digest="d" * 64), Entry.WRONG_CLUSTER, "cccccccccccc..."),
-        (Serving(is_starting=True), Entry.NOT_YET, "status 503"),
-        (None, Entry.NOT_YET, "Connection refused"),
-    ],
-)
-def test_a_token_opens_or_does_not(serving: Serving | None, entry: Entry, reason: str) -> None:
-    supervisor = FakeSupervisor({PLACE: serving} if serving else {})
-    probe = TokenOpens(PLACE[0], "node", "c" * 64, PASSWORD)
-    seen = probe.look(make_system(supervisor=supervisor))
-    assert seen.entry is entry
-    assert reason in seen.reason
-    assert "planted" not in f"{probe!r} {seen!r} {supervisor.asked!r}"
-
-
-def test_a_token_that_pins_nothing_trusts_whoever_answers() -> None:
-    supervisor = FakeSupervisor({PLACE: Serving(passwords=(("node", PASSWORD),))})
-    probe = TokenOpens(PLACE[0], "node", "", PASSWORD)
-    assert probe.look(make_system(supervisor=supervisor)).entry is Entry.OPEN
