@@ -473,6 +473,29 @@ def test_a_component_that_is_described_wrongly_is_refused_with_its_place(
     assert said in str(caught.value)
 
 
+def test_an_administrators_template_wins_over_the_packaged_one(tmp_path: Path) -> None:
+    template = tmp_path / "canal" / "templates" / "rke2-canal-config.yaml.j2"
+    template.parent.mkdir(parents=True)
+    template.write_text("# {{ header }}\nkind: Own\n", encoding="utf-8")
+    services = load_services((tmp_path, paths.packaged_services()))
+    (file,) = build_manifests(decided(services, CNI_PLUGIN="canal").params, services)
+    assert file.text.endswith("\nkind: Own\n")
+
+
+def test_no_drop_in_takes_the_name_under_which_components_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "components"
+    folder.mkdir()
+    (folder / "service.yaml").write_text("summary: Own.\n", encoding="utf-8")
+    with pytest.raises(ServiceDefinitionError, match="no drop-in may be called components"):
+        load_services((tmp_path,))
+
+
+def test_only_a_switch_can_be_implied(tmp_path: Path) -> None:
+    text = HELLO["parameters.yaml"].replace("type: text,", "type: text, implied_by: [OTHER],", 1)
+    with pytest.raises(ServiceDefinitionError, match="implied_by is for switches"):
+        dropped_in(tmp_path, **{"parameters.yaml": text})
+
+
 # ---- by the project's own schemas
 
 

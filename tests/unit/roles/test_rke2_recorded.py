@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from appliance.context import parse_context
+from appliance.decision import decide
 from appliance.parameters import find_near_misses
 from appliance.service import all_names
+from roles.common.components import build_manifests
 from roles.common.endpoints import build_node
 from roles.common.registration import registration_of_server
 from roles.common.rke2check import check_rke2
@@ -52,6 +54,13 @@ def test_a_master_becomes_what_a_1_24_master_was() -> None:
     registered = registration_of_server(node)
     assert registered["ONEGATE_HAPROXY_LB0_IP"] == "10.2.11.86"
     assert registered["ONEGATE_HAPROXY_LB0_SERVER_HOST"] == "172.20.0.123"
+
+
+def test_a_cluster_has_the_components_that_a_1_24_cluster_always_had() -> None:
+    files = build_manifests(decide("master", CONTEXT, SERVICES).params, SERVICES)
+    assert {file.component for file in files} == {"canal", "longhorn", "metallb", "traefik"}
+    (pools,) = [file.text for file in files if file.name == "one-metallb-config.yaml"]
+    assert "172.20.0.87-172.20.0.88" in pools
 
 
 def test_a_storage_node_becomes_what_a_1_24_storage_node_was() -> None:
