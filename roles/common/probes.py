@@ -88,14 +88,18 @@ class ApiHealth:
     Attributes:
         times: How often in a row it is asked.
         apart_s: The pause between.
+        unit: What it runs in: nobody is asked before that is up.
     """
 
     access: Access
     times: int = 3
     apart_s: float = 0.5
+    unit: str = ""
 
     def look(self, system: System) -> ApiSeen:
         """Ask until it is not ready, or was so often enough."""
+        if self.unit and not system.units.show(self.unit).is_active:
+            return ApiSeen(is_steady=False, reason=f"{self.unit} is not up")
         for number in range(self.times):
             if number:
                 system.clock.sleep(self.apart_s)

@@ -118,15 +118,15 @@ class Bootstrap:
 
     def _found(self) -> Decision:
         state = self._state(FOUNDER, "")
-        if not (self.model.server_token.reveal() and self.model.agent_token.reveal()):
-            # RKE2's settings name these files, so they come first.
-            tokens = (EnsureSecret(kept.SERVER_TOKEN), EnsureSecret(kept.AGENT_TOKEN))
-            said = "making up the cluster's tokens"
-            return (kept.keep_cluster_state(state), *tokens), self._pause(said)
-        actions = (
-            *self._token_files(self.model.server_token),
-            *plan_rke2(self.model.settings(server="", password=None)),
+        tokens: tuple[Action, ...] = (
+            EnsureSecret(kept.SERVER_TOKEN),
+            EnsureSecret(kept.AGENT_TOKEN),
         )
+        if self.model.server_token.reveal() and self.model.agent_token.reveal():
+            tokens = tuple(self._token_files(self.model.server_token))
+        settings = self.model.settings(server="", password=None, makes_tokens=True)
+        # RKE2's settings name the files of the tokens, so these come first.
+        actions = (*tokens, *plan_rke2(settings))
         return (kept.keep_cluster_state(state), *actions), self._pause_for_rke2()
 
     def _join(self, join: Join) -> Decision:

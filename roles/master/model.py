@@ -39,7 +39,7 @@ KUBECONFIG_KEY = "ONEKE_KUBECONFIG"
 
 _PROGRAM = Rke2Program()
 _DATA = IsThere(kept.ETCD_DATA)
-_API = ApiHealth(ADMIN, times=3, apart_s=0.2)
+_API = ApiHealth(ADMIN, times=3, apart_s=0.1, unit=UNIT)
 _WORDS = WordsWhileDown(UNIT, WORDS_S)
 
 
@@ -93,18 +93,21 @@ class MasterModel:
         """What the installed RKE2 understands."""
         return self.program.known
 
-    def settings(self, *, server: str, password: Secret | None) -> Rke2Settings:
+    def settings(
+        self, *, server: str, password: Secret | None, makes_tokens: bool = False
+    ) -> Rke2Settings:
         """Return what RKE2 is to run with.
 
         Args:
             server: The supervisor it joins by, as host and port; empty for founding.
             password: See `Rke2Settings`.
+            makes_tokens: Whether the files of the tokens are being made.
         """
         config = build_server_config(
             self.params,
             self.node,
             server=server,
-            has_agent_token=bool(self.agent_token.reveal()),
+            has_agent_token=makes_tokens or bool(self.agent_token.reveal()),
             version=self.program.version,
         )
         environment = render_environment(build_environment(self.params, self.node))
