@@ -247,7 +247,7 @@ class OneGateMalformed(OneGateError):
 
 
 class KubernetesError(OnekeError):
-    """The cluster's API server, or the supervisor beside it, did not do what was asked.
+    """The cluster's API server did not do what was asked.
 
     Attributes:
         status: The HTTP status, or None if there was no answer.

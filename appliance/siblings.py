@@ -36,11 +36,6 @@ class Siblings:
     error: str = ""
     quiet_s: Mapping[int, float] = field(default_factory=dict)
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the last look succeeded and showed every VM there should be."""
-        return self.service is not None and self.service.complete and not self.error
-
 
 class _Seen(NamedTuple):
     attributes: Mapping[str, object]

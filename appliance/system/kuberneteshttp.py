@@ -129,7 +129,7 @@ class HttpKubernetes:
         from appliance.system.transfer import load_trust
 
         try:
-            context = load_trust(file=self._files.real(access.ca))
+            context = load_trust(self._files.real(access.ca))
         except OSError as error:
             raise _unusable(access.ca, error) from error
         try:

@@ -61,18 +61,14 @@ class _Adapter(HTTPAdapter):
         """Leave to the context what requests would take from files of its own."""
 
 
-def load_trust(*, file: str | None = None, text: str | None = None) -> ssl.SSLContext:
-    """Return a context that trusts only who these certificates vouch for.
-
-    Args:
-        file: Path of a file with certificates, or
-        text: the certificates themselves, as PEM.
+def load_trust(file: str) -> ssl.SSLContext:
+    """Return a context that trusts only whom the certificates in a file vouch for.
 
     Raises:
-        OSError: The file is not there; an ssl.SSLError where there is no certificate.
+        OSError: The file is not there; an ssl.SSLError where it holds no certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cafile=file, cadata=text)
+    context.load_verify_locations(cafile=file)
     return context
 
 

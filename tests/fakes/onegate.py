@@ -21,7 +21,6 @@ class FakeOneGate:
         updates: What was stored, update by update.
         state: OneFlow's number for the state of the service; 1 is DEPLOYING.
         cardinalities: Role to how many VMs it should have; by default as many as it has.
-        unreadable: VMs that the service lists without telling more of them.
         answered: What happens while an answer is on its way, such as time passing.
         asked: How often it was asked or told anything, whatever came of it.
     """
@@ -44,7 +43,6 @@ class FakeOneGate:
         self.asked = 0
         self.state = 1
         self.cardinalities: dict[str, int] = {}
-        self.unreadable: set[int] = set()
         self.answered: Callable[[], None] = lambda: None
         self._failures: list[OneGateError | None] = []
         self._is_down: OneGateError | None = None
@@ -109,7 +107,7 @@ class FakeOneGate:
 
     def _role(self, name: str) -> ServiceRole:
         vm_ids = tuple(vm_id for vm_id, role in sorted(self._role_of.items()) if role == name)
-        vms = tuple(self.vms[vm_id] for vm_id in vm_ids if vm_id not in self.unreadable)
+        vms = tuple(self.vms[vm_id] for vm_id in vm_ids)
         return ServiceRole(name, self._cardinality(name), 1, vm_ids, vms)
 
     def _cardinality(self, name: str) -> int:

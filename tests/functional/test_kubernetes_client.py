@@ -6,11 +6,7 @@ either.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
-import ssl
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -25,14 +21,12 @@ from appliance.errors import (
     KubernetesRefused,
     KubernetesUnavailable,
 )
-from appliance.secret import Secret
 from appliance.system.files import RealFiles
 from appliance.system.kubernetes import Access, Condition, Health, Kubernetes, Taint
 from appliance.system.kuberneteshttp import HttpKubernetes
-from appliance.system.supervisor import Admission, Authority
 from appliance.system.supervisor import Answer as Said
 from appliance.system.supervisorhttp import HttpSupervisor
-from roles.common.probes import Entry, SupervisorAnswers, TokenOpens
+from roles.common.probes import SupervisorAnswers
 from tests.fakes import FakeKubernetes, make_node, make_system
 from tests.functional.tlsserver import (
     Answer,
@@ -43,8 +37,6 @@ from tests.functional.tlsserver import (
     make_certificate,
     serving,
 )
-
-PASSWORD = "planted-password-01"
 
 
 @dataclass(frozen=True)
@@ -520,16 +512,12 @@ class Supervising:
     """A supervisor.
 
     Attributes:
-        cacerts: What it serves as its certificates.
         is_starting: Whether it only says that it is.
-        is_core_ready: Whether it says more than whose password it is.
         next: Answers to give instead of its own, one each.
     """
 
-    def __init__(self, cacerts: bytes) -> None:
-        self.cacerts = cacerts
+    def __init__(self) -> None:
         self.is_starting = False
-        self.is_core_ready = True
         self.next: list[Answer] = []
 
     def answer(self, request: Request) -> Answer:
@@ -538,15 +526,8 @@ class Supervising:
             return self.next.pop(0)
         if self.is_starting:
             return Answer(503, b"starting")
-        if request.path == "/ping":
-            return Answer(200, b"pong")
-        if request.path == "/cacerts":
-            return Answer(200, self.cacerts)
-        assert request.path == "/v1-rke2/readyz"
-        given = request.headers.get("Authorization", "")
-        if given != f"Basic {b64encode(f'node:{PASSWORD}'.encode()).decode()}":
-            return Answer(401, b"Unauthorized")
-        return Answer(200, b"ok") if self.is_core_ready else Answer(503, b"core not ready")
+        assert request.path == "/ping"
+        return Answer(200, b"pong")
 
 
 @dataclass(frozen=True)
@@ -557,14 +538,10 @@ class Outpost:
     server: TlsServer
     client: HttpSupervisor
 
-    def probe(self, digest: str = "", password: str = PASSWORD) -> TokenOpens:
-        """Return the look at whether a token opens."""
-        return TokenOpens("127.0.0.1", "node", digest, Secret(password), self.server.port)
-
 
 @pytest.fixture
 def outpost(certificates: Certificates) -> Iterator[Outpost]:
-    supervising = Supervising(certificates.server_ca.certificate.read_bytes())
+    supervising = Supervising()
     with serving(certificates.server, supervising.answer) as server:
         yield Outpost(supervising, server, HttpSupervisor())
 
@@ -606,105 +583,3 @@ def test_a_supervisor_that_is_not_there_or_slow_does_not_answer(
     )
     assert not seen.serves
     assert "Connection refused" in seen.reason
-
-
-def test_one_certificate_is_pinned_by_the_very_bytes_that_are_served(outpost: Outpost) -> None:
-    served = outpost.supervising.cacerts + b"\n"
-    outpost.supervising.cacerts = served
-    found = outpost.client.authority("127.0.0.1", outpost.server.port)
-    assert found == Authority(served.decode(), hashlib.sha256(served).hexdigest())
-
-
-def test_a_chain_is_pinned_by_its_root(outpost: Outpost, certificates: Certificates) -> None:
-    root = certificates.stranger_ca.certificate.read_text()
-    outpost.supervising.cacerts += root.encode()
-    found = outpost.client.authority("127.0.0.1", outpost.server.port)
-    assert found.digest == hashlib.sha256(ssl.PEM_cert_to_DER_cert(root)).hexdigest()
-
-
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        (Answer(503, b"starting"), KubernetesUnavailable),
-        (Answer(404, b"no"), KubernetesRefused),
-        (Answer(200, b""), KubernetesMalformed),
-        (Answer(200, b"\xff"), KubernetesMalformed),
-        (
-            Answer(200, b"-----BEGIN CERTIFICATE-----\nAAA\n-----END CERTIFICATE-----\n"),
-            KubernetesMalformed,
-        ),
-    ],
-    ids=["503", "404", "nothing", "bytes", "no-base64"],
-)
-def test_certificates_that_are_none_are_an_error(
-    outpost: Outpost, answer: Answer, error: type[KubernetesError]
-) -> None:
-    outpost.supervising.next = [answer]
-    with pytest.raises(error):
-        outpost.client.authority("127.0.0.1", outpost.server.port)
-
-
-@pytest.mark.parametrize(
-    ("password", "status", "admission"),
-    [
-        (PASSWORD, None, Admission.ADMITTED),
-        ("another", None, Admission.WRONG),
-        (PASSWORD, 403, Admission.OTHER_ROLE),
-        (PASSWORD, 503, Admission.NOT_YET),
-    ],
-)
-def test_a_supervisor_tells_whether_it_accepts_a_password(
-    outpost: Outpost, password: str, status: int | None, admission: Admission
-) -> None:
-    port = outpost.server.port
-    authority = outpost.client.authority("127.0.0.1", port)
-    outpost.supervising.next = [Answer(status, b"said")] if status else []
-    found = outpost.client.admission("127.0.0.1", port, authority, "node", Secret(password))
-    assert found is admission
-
-
-@pytest.mark.parametrize("answer", [Answer(500, b"oops"), Answer(429, b"busy"), Answer(302)])
-def test_another_answer_to_a_password_tells_nothing_about_it(
-    outpost: Outpost, answer: Answer, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    port = outpost.server.port
-    authority = outpost.client.authority("127.0.0.1", port)
-    outpost.supervising.next = [answer]
-    with pytest.raises(KubernetesError) as caught:
-        outpost.client.admission("127.0.0.1", port, authority, "node", Secret(PASSWORD))
-    coded = b64encode(f"node:{PASSWORD}".encode()).decode()
-    for text in (f"{caught.value!r} {caught.value} {caught.value.hint}", caplog.text):
-        assert PASSWORD not in text
-        assert coded not in text
-
-
-def test_a_password_is_not_sent_to_a_server_of_another_cluster(
-    outpost: Outpost, certificates: Certificates
-) -> None:
-    pem = certificates.stranger_ca.certificate.read_text()
-    with pytest.raises(KubernetesUnavailable, match="certificate verify failed"):
-        outpost.client.admission(
-            "127.0.0.1", outpost.server.port, Authority(pem, ""), "node", Secret(PASSWORD)
-        )
-    assert outpost.server.requests == []
-
-
-def test_a_token_is_tried_before_it_is_used(outpost: Outpost) -> None:
-    system = make_system(supervisor=HttpSupervisor())
-    digest = hashlib.sha256(outpost.supervising.cacerts).hexdigest()
-    assert outpost.probe(digest).look(system).entry is Entry.OPEN
-    assert outpost.probe().look(system).entry is Entry.OPEN
-    assert outpost.probe(digest, "another").look(system).entry is Entry.WRONG_TOKEN
-    outpost.supervising.is_core_ready = False
-    assert outpost.probe(digest).look(system).entry is Entry.NOT_YET
-    outpost.supervising.is_starting = True
-    assert outpost.probe(digest).look(system).entry is Entry.NOT_YET
-
-
-def test_a_token_of_another_cluster_is_not_sent(outpost: Outpost) -> None:
-    seen = outpost.probe("f" * 64).look(make_system(supervisor=HttpSupervisor()))
-    assert seen.entry is Entry.WRONG_CLUSTER
-    assert "ffffffffffff..." in seen.reason
-    assert [request.path for request in outpost.server.requests] == ["/cacerts"]
-    assert PASSWORD not in repr(outpost.probe())

@@ -1,4 +1,4 @@
-"""Watching the service in OneGate: gently, and knowing how fresh and how whole the picture is."""
+"""Watching the service in OneGate: gently, and knowing how fresh the picture is."""
 
 from __future__ import annotations
 
@@ -57,7 +57,6 @@ def test_the_service_and_the_vm_itself_come_from_one_answer() -> None:
     assert siblings.own is not None
     assert siblings.own.vm_id == 10
     assert siblings.error == ""
-    assert siblings.is_complete
 
 
 @pytest.mark.parametrize("vm_id", [None, 99])
@@ -71,17 +70,6 @@ def test_without_onegate_there_is_a_reason_instead() -> None:
     siblings = SiblingWatch(make_system(), 10, ("master",)).look()
     assert siblings.service is None
     assert "OneGate" in siblings.error
-    assert not siblings.is_complete
-
-
-def test_a_picture_that_lacks_a_vm_is_not_complete() -> None:
-    watched = Watched()
-    watched.onegate.unreadable = {11}
-    assert not watched.look().is_complete
-    watched.onegate.unreadable = set()
-    assert watched.look_after(10).is_complete
-    watched.onegate.cardinalities["master"] = 3
-    assert not watched.look_after(10).is_complete
 
 
 @pytest.mark.parametrize("error", [DOWN, OneGatePassing("404"), OneGateMalformed("cut short")])
@@ -93,7 +81,6 @@ def test_what_was_told_last_is_kept_with_the_reason_why_it_is_old(error: OneGate
     assert siblings.service == before.service
     assert siblings.own == before.own
     assert siblings.error == str(error)
-    assert not siblings.is_complete
     watched.onegate.go_down(None)
     assert watched.look_after(60).error == ""
 

@@ -154,7 +154,7 @@ class Machine:
             self.cloud.founded += 1
         self.files.put(ETCD_DATA, "")
         self.files.put(NODE_TOKEN, f"K10{CA_HASH}::server:{secret}\n", mode=0o600)
-        self.cloud.supervisor.serving[SUPERVISOR] = Serving(CA_HASH)
+        self.cloud.supervisor.serving[SUPERVISOR] = Serving()
         self._come_up(SERVER, voter="True")
 
     def _join(self) -> None:

@@ -200,7 +200,7 @@ def test_rke2_is_not_begun_with_a_typed_token_before_the_supervisor_answers(
     with pytest.raises(NotReady, match="the supervisor does not answer"):
         node.run()
     assert f"units.start {unit}" not in node.tape.changes
-    cloud.supervisor.serving[("10.2.11.86", 9345)] = Serving(CA_HASH)
+    cloud.supervisor.serving[("10.2.11.86", 9345)] = Serving()
     node.run()
     assert f"units.start {unit}" in node.tape.changes
 

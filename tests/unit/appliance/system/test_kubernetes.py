@@ -1,8 +1,7 @@
-"""Answers of API server and supervisor: read as they are, or refused; nothing in between."""
+"""Answers of the API server: read as they are, or refused; nothing in between."""
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import suppress
 from typing import Any
 
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 
 from appliance.errors import KubernetesMalformed
 from appliance.system.kubernetes import Node, parse_failing_checks, parse_node, parse_nodes
-from appliance.system.supervisor import parse_authority
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -102,17 +100,3 @@ def test_one_item_that_is_no_node_spoils_the_list() -> None:
 def test_failing_checks_are_found_in_any_text(text: str) -> None:
     assert all(parse_failing_checks(text))
     assert parse_failing_checks(f"{text}\n[-]etcd failed: reason withheld")[-1] == "etcd"
-
-
-@given(st.binary())
-def test_whatever_is_served_is_certificates_or_malformed(content: bytes) -> None:
-    with suppress(KubernetesMalformed):
-        assert parse_authority(content).pem
-
-
-def test_one_certificate_is_pinned_as_it_is_served_and_a_chain_by_its_end() -> None:
-    block = b"-----BEGIN CERTIFICATE-----\n%s\n-----END CERTIFICATE-----\n"
-    one, other = block % b"QUJD", block % b"REVG"
-    assert parse_authority(one).digest == hashlib.sha256(one).hexdigest()
-    assert parse_authority(one + b"\n").digest != parse_authority(one).digest
-    assert parse_authority(one + other).digest == hashlib.sha256(b"DEF").hexdigest()
