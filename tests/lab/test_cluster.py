@@ -581,7 +581,8 @@ class TestTwoThreeTwoOne:
         assert cluster.told(new.vm_id, "ONEKE_BLOCKED_BY") == ""
 
     def test_losses_are_lived_through_without_onegate(self, cluster: Cluster) -> None:
-        lost = [cluster.service.vms(role)[-1] for role in ("master", "worker")]
+        survivor, *masters = cluster.service.vms("master")
+        lost = [masters[0], cluster.service.vms("worker")[-1]]
         cluster.lab.onegate.fault("down")
         try:
             with Outage(cluster) as outage:
@@ -591,7 +592,13 @@ class TestTwoThreeTwoOne:
                     cluster.wait_not_ready(node_name(vm))
                 cluster.wait_well()
             assert outage.longest_s < OUTAGE_S
-            for vm in lost:
+            cluster.service.cut_power(masters[1].vm_id)
+            cluster.service.wait_until(
+                lambda: "a majority of the masters" in cluster.statuses().get(survivor.name, ""),
+                HEALS_S,
+                "the last master to say what it lacks",
+            )
+            for vm in (*lost, masters[1]):
                 cluster.service.resume(vm.vm_id)
             cluster.wait_healthy(is_told=False)
         finally:
