@@ -23,7 +23,7 @@ from appliance.errors import (
     StillDifferent,
     UnknownRole,
 )
-from appliance.facts import Facts, gather_facts
+from appliance.facts import Facts, gather_facts, look_outside
 from appliance.identify import connect, find_role
 from appliance.identity import Identity, keep_identity, read_identity
 from appliance.logs import Logger
@@ -42,8 +42,11 @@ from appliance.waiting import (
     wait_until,
 )
 
-_READY_EVERY_S = 0.5
+_READY_EVERY_S = 0.25
 _AFTER_CHANGE_S = 0.1
+_SHORTEST_PAUSE_S = 0.05
+# A snapshot this old is looked at again without a new one, unless something was changed since.
+_FRESH_S = 0.2
 _MOST_ROUNDS_ON_END = 50
 _ONEGATE_TIMEOUT_S = 900
 _ONEGATE_LONGEST_PAUSE_S = 15.0
@@ -156,16 +159,30 @@ class Lookout:
         vm_id = decided.params.opennebula.vm_id
         self._watch = SiblingWatch(system, vm_id, decided.role.sibling_roles)
         self._last: Facts | None = None
+        self._fresh_until = 0.0
 
-    def facts(self, *, look_outside: bool = False) -> Facts:
+    def facts(self, *, outside: bool = False) -> Facts:
         """Return what is so now, here and, where that matters, outside."""
         wanted = self._decided.role.facts_wanted(self._decided.params)
-        siblings = self._watch.look() if look_outside and wanted.siblings else None
-        known = self._last.seen if self._last else None
-        self._last = gather_facts(
-            self._system, wanted, siblings=siblings, known=known, look_outside=look_outside
-        )
-        return self._last
+        clock = self._system.clock
+        facts = self._last
+        if facts is None or clock.monotonic() >= self._fresh_until:
+            facts = gather_facts(self._system, wanted, known=facts.seen if facts else None)
+            self._fresh_until = clock.monotonic() + _FRESH_S
+        if outside:
+            siblings = self._watch.look() if wanted.siblings else None
+            facts = look_outside(self._system, wanted, facts, siblings)
+        self._last = facts
+        return facts
+
+    @property
+    def next_look_s(self) -> float:
+        """How long it is until others are asked again."""
+        return self._watch.due_in_s
+
+    def has_changed(self) -> None:
+        """Look at this machine anew next time: something was just done to it."""
+        self._fresh_until = 0.0
 
     @property
     def has_outside(self) -> bool:
@@ -173,9 +190,9 @@ class Lookout:
         wanted = self._decided.role.facts_wanted(self._decided.params)
         return wanted.siblings or bool(wanted.outside)
 
-    def plan(self, stage: Stage, *, look_outside: bool) -> Plan:
+    def plan(self, stage: Stage, *, outside: bool) -> Plan:
         """Return what the role decides now."""
-        facts = self.facts(look_outside=look_outside)
+        facts = self.facts(outside=outside)
         plan: Plan = self._decided.role.plan(stage, self._decided.params, facts)
         return plan
 
@@ -200,8 +217,7 @@ def _preview_run(system: System, decided: Decided) -> RunResult:
     stages = (Stage.CONFIGURE, Stage.BOOTSTRAP)
     lookout = Lookout(system, decided)
     outcomes = tuple(
-        preview(lookout.plan(stage, look_outside=stage is Stage.BOOTSTRAP), system)
-        for stage in stages
+        preview(lookout.plan(stage, outside=stage is Stage.BOOTSTRAP), system) for stage in stages
     )
     readiness = lookout.readiness()
     return RunResult(decided.role_name, outcomes, decided.warnings, readiness, None)
@@ -300,6 +316,8 @@ class _StageRun:
                 self._reporter.progress(CONFIGURING, step)
                 self._lookout.has_published()
             outcome = apply(plan, system, self._journal, self._log)
+            if outcome.changes:
+                self._lookout.has_changed()
         return plan.then, outcome.steps
 
     def _plan(self) -> tuple[Plan, list[Action]]:
@@ -307,11 +325,11 @@ class _StageRun:
         asks = self._stage is Stage.BOOTSTRAP and self._lookout.has_outside
         if not asks or self._is_first_round:
             self._is_first_round = False
-            plan = self._lookout.plan(self._stage, look_outside=False)
+            plan = self._lookout.plan(self._stage, outside=False)
             differing = self._find_differing(plan)
             if differing or not asks:
                 return plan, differing
-        plan = self._lookout.plan(self._stage, look_outside=True)
+        plan = self._lookout.plan(self._stage, outside=True)
         return plan, self._find_differing(plan)
 
     def _find_differing(self, plan: Plan) -> list[Action]:
@@ -342,7 +360,10 @@ class _StageRun:
     def _pause_s(self, *, has_changed: bool) -> float:
         if has_changed:
             return _AFTER_CHANGE_S
-        return min(_READY_EVERY_S * 2.0 ** min(self._failures, 10), _ONEGATE_LONGEST_PAUSE_S)
+        if self._failures:
+            return min(_READY_EVERY_S * 2.0 ** min(self._failures, 10), _ONEGATE_LONGEST_PAUSE_S)
+        due_s = self._lookout.next_look_s or _READY_EVERY_S
+        return max(_SHORTEST_PAUSE_S, min(_READY_EVERY_S, due_s))
 
     def _not_ready(
         self, what: str, reason: str, *, final: bool, hint: str | None = None

@@ -107,18 +107,14 @@ def gather_facts(
     system: System,
     wanted: FactsWanted,
     *,
-    siblings: Siblings | None = None,
     known: Mapping[Probe[object], object] | None = None,
-    look_outside: bool = False,
 ) -> Facts:
     """Look at the machine; changes nothing.
 
     Args:
         system: The machine.
         wanted: What to look at.
-        siblings: What OneGate told, where it was asked.
         known: What an earlier look in the same run found.
-        look_outside: Whether other machines are looked at too.
     """
     return Facts(
         links=system.network.links(),
@@ -134,25 +130,34 @@ def gather_facts(
         settings={key: system.network.read_setting(key) for key in wanted.settings},
         answers={question: _ask(system, *question) for question in wanted.questions},
         words={unit: system.units.recent_words(unit, seconds) for unit, seconds in wanted.words},
-        seen=_look(system, wanted, known or {}, look_outside=look_outside),
-        siblings=siblings,
+        seen=_look(system, wanted, known or {}),
         uptime_s=system.clock.uptime(),
         now_s=system.clock.now(),
     )
 
 
 def _look(
-    system: System,
-    wanted: FactsWanted,
-    known: Mapping[Probe[object], object],
-    *,
-    look_outside: bool,
+    system: System, wanted: FactsWanted, known: Mapping[Probe[object], object]
 ) -> Mapping[Probe[object], object]:
     lasting = {
         probe: known[probe] if probe in known else probe.look(system) for probe in wanted.lasting
     }
-    others = (*wanted.probes, *(wanted.outside if look_outside else ()))
-    return {**lasting, **{probe: probe.look(system) for probe in others}}
+    return {**lasting, **{probe: probe.look(system) for probe in wanted.probes}}
+
+
+def look_outside(
+    system: System, wanted: FactsWanted, facts: Facts, siblings: Siblings | None
+) -> Facts:
+    """Add to a snapshot what other machines say.
+
+    Args:
+        system: The machine.
+        wanted: What to look at.
+        facts: The snapshot.
+        siblings: What OneGate told, where it was asked.
+    """
+    seen = {probe: probe.look(system) for probe in wanted.outside}
+    return replace(facts, siblings=siblings, seen={**facts.seen, **seen})
 
 
 def read_if_text(system: System, path: PurePosixPath) -> str | None:

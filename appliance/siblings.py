@@ -88,6 +88,11 @@ class SiblingWatch:
         self._next_look = clock.monotonic() + self._jitter(pause, (1 + _JITTER) * pause)
         return self._last
 
+    @property
+    def due_in_s(self) -> float:
+        """How long it is until the next look is due; 0 where it is."""
+        return max(0.0, self._next_look - self._system.clock.monotonic())
+
     def forget(self) -> None:
         """Look at once when asked next, as after something of our own was published."""
         self._next_look = 0.0

@@ -49,7 +49,6 @@ UNIT = "rke2-agent.service"
 _TOKEN = "a master to publish a join token"  # noqa: S105  # words, no token
 _RKE2 = "this node to be Ready"
 
-_PROGRAM = Rke2Program()
 _WORDS = WordsWhileDown(UNIT, WORDS_S)
 
 Decision = tuple[Iterable[Action], Pause | GiveUp | None]
@@ -61,9 +60,13 @@ def facts_wanted(params: ClusterNodeParams) -> FactsWanted:
         units=RKE2_UNITS,
         files=(kept.AGENT_TOKEN,),
         probes=(_WORDS, _own_node(params)),
-        lasting=(_PROGRAM,),
+        lasting=(_program(params),),
         siblings=True,
     )
+
+
+def _program(params: ClusterNodeParams) -> Rke2Program:
+    return Rke2Program(tells_version=False, tells_settings=bool(params.rke2.extra_config))
 
 
 def _own_node(params: ClusterNodeParams) -> PinnedNode:
@@ -128,7 +131,7 @@ def build_agent(params: ClusterNodeParams, facts: Facts, *, is_storage: bool) ->
         seen=facts.found(_own_node(params)),
         supervisor_trouble=supervisor_trouble(params, facts),
         words=facts.found(_WORDS),
-        program=facts.found(_PROGRAM),
+        program=facts.found(_program(params)),
         token=Secret(facts.files.get(kept.AGENT_TOKEN) or ""),
     )
 

@@ -43,15 +43,21 @@ class Rke2Program:
     """The installed RKE2: what it says of its version and of the settings it knows.
 
     Every node asks for those of servers and agents, for all get the same settings of the user's.
+
+    Attributes:
+        tells_version: Whether the version matters.
+        tells_settings: Whether the settings do, of which there may be some of the user's.
     """
 
+    tells_version: bool
+    tells_settings: bool
+
     def look(self, system: System) -> Rke2Installed:
-        """Ask it; empty texts where it is not installed."""
-        return Rke2Installed(
-            _said(system, "--version"),
-            _said(system, "server", "--help"),
-            _said(system, "agent", "--help"),
-        )
+        """Ask it what matters; empty texts where it is not installed."""
+        kinds = ("server", "agent") if self.tells_settings else ()
+        version = _said(system, "--version") if self.tells_version else ""
+        helps = {kind: _said(system, kind, "--help") for kind in kinds}
+        return Rke2Installed(version, helps.get("server", ""), helps.get("agent", ""))
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,6 @@ from roles.common.rke2keys import KnownKeys
 UNIT = "rke2-server.service"
 KUBECONFIG_KEY = "ONEKE_KUBECONFIG"
 
-_PROGRAM = Rke2Program()
 _DATA = IsThere(kept.ETCD_DATA)
 _API = ApiHealth(ADMIN, times=3, apart_s=0.1, unit=UNIT)
 _WORDS = WordsWhileDown(UNIT, WORDS_S)
@@ -50,9 +49,13 @@ def facts_wanted(params: ClusterNodeParams) -> FactsWanted:
         units=RKE2_UNITS,
         files=(kept.CONFIG, *kept.TOKENS, *kubeconfig),
         probes=(_DATA, _API, _WORDS, _own_node(params)),
-        lasting=(_PROGRAM,),
+        lasting=(_program(params),),
         siblings=True,
     )
+
+
+def _program(params: ClusterNodeParams) -> Rke2Program:
+    return Rke2Program(tells_version=True, tells_settings=bool(params.rke2.extra_config))
 
 
 def _own_node(params: ClusterNodeParams) -> PinnedNode:
@@ -150,7 +153,7 @@ def build_master(params: ClusterNodeParams, facts: Facts) -> MasterModel:
         seen=facts.found(_own_node(params)),
         supervisor_trouble=supervisor_trouble(params, facts),
         words=facts.found(_WORDS),
-        program=facts.found(_PROGRAM),
+        program=facts.found(_program(params)),
         server_token=kept.read_server_token(facts),
         agent_token=kept.read_agent_token(facts),
         node_token=Secret(facts.files.get(kept.NODE_TOKEN) or ""),

@@ -97,8 +97,10 @@ class VnfRole:
                 *self._plan_kernel(params),
                 self._plan_nat(params),
                 *self._plan_haproxy(params, facts),
-                *self._plan_dns(params),
                 *self._plan_keepalived(params),
+                # These come up while VRRP elects.
+                *self._plan_follower(params),
+                *self._plan_dns(params),
             ),
         )
 
@@ -125,6 +127,10 @@ class VnfRole:
         known = backends.from_text(facts.files.get(watcher.KNOWN))
         yield self._haproxy_cfg(params, known if watcher.follows(params) else {})
         yield RunUnit(haproxy.UNIT, (haproxy.CONF,))
+
+    def _plan_follower(self, params: VnfParams) -> Iterator[Action]:
+        if not params.haproxy.enabled:
+            return  # stopped before HAProxy was
         if not watcher.follows(params):
             yield StopUnit(watcher.UNIT)
             return

@@ -66,7 +66,7 @@ def plan(**changes: str | None) -> list[object]:
     return list(decided.role.plan(Stage.CONFIGURE, decided.params, Facts()).actions)
 
 
-def test_a_plan_prepares_the_kernel_first_and_takes_virtual_addresses_last() -> None:
+def test_a_plan_takes_virtual_addresses_when_kernel_nat_and_balancers_are_ready() -> None:
     kinds = [(type(action).__name__, action.name) for action in plan()]
     assert kinds == [
         ("WriteFile", "file /etc/sysctl.d/60-oneke.conf"),
@@ -74,12 +74,12 @@ def test_a_plan_prepares_the_kernel_first_and_takes_virtual_addresses_last() -> 
         ("ReplaceTable", "packet filter table ip oneke"),
         ("WriteFile", "file /etc/haproxy/haproxy.cfg"),
         ("RunUnit", "unit haproxy.service"),
-        ("StopUnit", "unit oneke-backends.service"),
-        ("StopUnit", "unit unbound.service"),
-        ("RemoveFile", "file /etc/unbound/unbound.conf.d/50-oneke.conf"),
         ("WriteFile", "file /usr/local/lib/oneke/vrrp-state"),
         ("WriteFile", "file /etc/keepalived/keepalived.conf"),
         ("RunUnit", "unit keepalived.service"),
+        ("StopUnit", "unit oneke-backends.service"),
+        ("StopUnit", "unit unbound.service"),
+        ("RemoveFile", "file /etc/unbound/unbound.conf.d/50-oneke.conf"),
     ]
 
 
@@ -111,8 +111,8 @@ def test_what_is_switched_off_is_stopped_and_taken_away() -> None:
     assert [a.unit for a in actions if isinstance(a, StopUnit)] == [
         "oneke-backends.service",
         "haproxy.service",
-        "unbound.service",
         "keepalived.service",
+        "unbound.service",
     ]
     assert not any(isinstance(a, RunUnit) for a in actions)
     (table,) = (a for a in actions if isinstance(a, ReplaceTable))
