@@ -11,11 +11,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from appliance import paths
 from appliance.service import Service, load_services
 from appliance.system import System
 from tests.fakes import FakeCommands, make_system
+
+# How fast cases are made depends on the machine, not on what they are to show.
+settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any-machine")
 
 _UNIT = Path(__file__).parent / "unit"
 # The tests of the lab's own tools start what they are tools for.

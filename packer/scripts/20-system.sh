@@ -51,6 +51,8 @@ ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key
 [Service]
 Type=oneshot
 RemainAfterExit=yes
+# Making keys takes a processor for seconds, which the agent needs more at boot.
+Nice=19
 ExecStart=/usr/bin/ssh-keygen -A
 
 [Install]
