@@ -186,6 +186,10 @@ def _first_ahead(own_id: int, siblings: Siblings, others: tuple[Vm, ...]) -> Vm 
 def _decide_founding(
     own: Vm, others: tuple[Vm, ...], role: ServiceRole, siblings: Siblings, *, has_begun: bool
 ) -> ServerDecision:
+    serves = own.text(MASTER_KEY) or own.text(TOKEN_KEY)
+    if has_begun and own.text(FOUNDER_KEY) and own.text(CLUSTER_KEY) and not serves:
+        # Its id is known before there is data. Without a token nobody has joined, and all wait.
+        return Found()
     rivals = [vm for vm in others if vm.text(FOUNDER_KEY)]
     if own.text(FOUNDER_KEY):
         lower = [vm.vm_id for vm in rivals if vm.vm_id < own.vm_id]
@@ -201,9 +205,6 @@ def _decide_founding(
     missing = _incompleteness(role, siblings)
     if missing:
         return Hold(missing)
-    if has_begun and own.text(CLUSTER_KEY) and not (own.text(MASTER_KEY) or own.text(TOKEN_KEY)):
-        # Its id is known before there is data. Without a token nobody has joined, and all wait.
-        return Found()
     if own.text(CLUSTER_KEY) or own.text(MASTER_KEY):
         return Hopeless(
             "this VM served a cluster before, its etcd data is gone, no other master has it",

@@ -3,13 +3,14 @@
 The model holds one to four masters and what is between them. A state of it is
 
 - of each VM what OneGate tells (whether it is listed, leaves, what it published), what RKE2 was
-  started for and has not done yet, and the etcd data on its disk, which name the cluster by its
-  founder's id;
+  started for and has not done yet, the note that it began to found, and the etcd data on its disk,
+  which name the cluster by its founder's id;
 - of the agent on it the one thing it is about to do. It looks at OneGate, decides with
   `decide_server`, and carries the decision out in steps of their own: publish the intent, take it
-  back, start RKE2, publish the cluster. Between any two steps everything else may happen, so that
-  it acts on what it saw however long ago. What it published itself it sees at its next look. While
-  RKE2 runs to found, and once there is data, it does not ask again.
+  back, publish the cluster it is to join, start RKE2, publish its token. Between any two steps
+  everything else may happen, so that it acts on what it saw however long ago. What it published
+  itself it sees at its next look. While RKE2 runs to found, and once there is data, it does not ask
+  again.
 
 What else may happen, at any time and again and again: an agent or a whole VM stops anywhere and
 begins anew with what its disk holds; RKE2 that was begun goes on without the agent and gets to its
@@ -25,12 +26,14 @@ That is what the announcements are good for: with honest lists the lowest id alo
 
 All states that can be reached are visited, breadth first. In each one founder at most exists, and
 all VMs that hold data hold that of one cluster. From each, if nothing more goes wrong, the listed
-masters all come to serve one cluster. That the checker finds what it looks for is proved on
-protocols that lack a part of ours.
+masters all come to serve one cluster, unless the only VM that had it is gone. That the checker
+finds what it looks for is proved on protocols that lack a part of ours.
 
-A master that joins is taken to publish whose data it has in the moment it has them. One that stays
-silent until it serves makes two clusters possible, as a scene shows: who was passed over may found
-when the founder is gone.
+A cluster's id is published before there is data of it: who joins does so before its RKE2 starts,
+and who founds as soon as RKE2 has made it up. The token, without which nobody joins, follows when
+a master serves. One that publishes nothing before makes two clusters possible, as a scene shows:
+who was passed over may found when the founder is gone. The price is that the id of a cluster may
+outlive the last of its data, and everybody waits for a person then.
 """
 
 from __future__ import annotations
@@ -60,8 +63,7 @@ from roles.common.election import (
 # What a VM is to OpenNebula.
 SPARE, LATE, LISTED, LEAVING, DYING, GONE = range(6)
 # What an agent is about to do; looking is what it does when there is nothing else.
-LOOK, ANNOUNCE, RETRACT, FOUND, JOIN = range(5)
-NOTHING = -1
+LOOK, ANNOUNCE, RETRACT, FOUND, TELL, JOIN = range(6)
 
 
 class Told(NamedTuple):
@@ -72,6 +74,7 @@ class Told(NamedTuple):
     failed: bool
     founder: bool
     cluster: int
+    token: int
 
 
 class View(NamedTuple):
@@ -88,25 +91,29 @@ class Machine(NamedTuple):
     Attributes:
         life: What it is to OpenNebula; LEAVING is not counted any more, DYING still is.
         founder: Whether OneGate holds its intent to found.
-        cluster: The cluster that OneGate holds for it; 0 for none.
+        cluster: The cluster whose id OneGate holds for it; 0 for none.
+        token: The cluster whose token OneGate holds for it, as it serves; 0 for none.
+        begun: Whether its disk says that it began to found, while there is no data.
         runs: The cluster that RKE2 was started to found or join, without data yet; 0 for none.
         data: The cluster whose etcd data is on its disk; 0 for none.
         does: What the agent is about to do.
         joins: Which cluster, if it is to join.
         looks: The answer that is being gathered.
-        late: What an update that was taken and not stored yet will set `founder` to.
+        late: What an update that was taken and not stored yet will set, and to what.
         failed: Whether its agent gave up, and said so.
     """
 
     life: int
     founder: bool = False
     cluster: int = 0
+    token: int = 0
+    begun: bool = False
     runs: int = 0
     data: int = 0
     does: int = LOOK
     joins: int = 0
     looks: View | None = None
-    late: int = NOTHING
+    late: tuple[str, int] | None = None
     failed: bool = False
 
 
@@ -117,7 +124,7 @@ class World(NamedTuple):
     removals: int
 
 
-Decide = Callable[[int, View], ServerDecision]
+Decide = Callable[[int, View, bool], ServerDecision]
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ class Scene:
         torn: Whether an answer is gathered VM by VM.
         failing: Whether agents may give up for a while; those behind them join first then.
         keeps: Whether an agent knows that RKE2 was started to found, and does not ask again.
-        joins_silently: Whether a node that joins has data for a while before it publishes whose.
+        tells_first: Whether the id of a cluster is published before there is data of it.
     """
 
     masters: int
@@ -146,7 +153,7 @@ class Scene:
     torn: bool = False
     failing: bool = False
     keeps: bool = True
-    joins_silently: bool = False
+    tells_first: bool = True
 
     def begin(self) -> World:
         lives = [LATE] * self.late + [LISTED] * (self.masters - self.late) + [SPARE] * self.spares
@@ -168,15 +175,9 @@ def siblings_of(view: View) -> Siblings:
             attributes={
                 election.FOUNDER_KEY: "YES" if told.founder else "",
                 election.STATE_KEY: "FAILED" if told.failed else "WAITING",
-                **(
-                    {
-                        election.CLUSTER_KEY: f"{told.cluster:064x}",
-                        election.MASTER_KEY: f"172.20.0.{told.vm_id}",
-                        election.TOKEN_KEY: f"K10{told.cluster:064x}::server:secret",
-                    }
-                    if told.cluster
-                    else {}
-                ),
+                election.CLUSTER_KEY: f"{told.cluster:064x}" if told.cluster else "",
+                election.MASTER_KEY: f"172.20.0.{told.vm_id}" if told.token else "",
+                election.TOKEN_KEY: f"K10{told.token:064x}::server:secret" if told.token else "",
             },
             nics=(),
         )
@@ -188,32 +189,44 @@ def siblings_of(view: View) -> Siblings:
 
 
 @cache
-def ours(own_id: int, view: View) -> ServerDecision:
+def ours(own_id: int, view: View, has_begun: bool) -> ServerDecision:
     """Decide as the agent does."""
-    return decide_server(own_id, siblings_of(view))
+    return decide_server(own_id, siblings_of(view), has_begun=has_begun)
 
 
-def without_reading_back(own_id: int, view: View) -> ServerDecision:
+def without_reading_back(own_id: int, view: View, has_begun: bool) -> ServerDecision:
     """Found as soon as nobody else seems to."""
-    decision = ours(own_id, view)
+    decision = ours(own_id, view, has_begun)
     return Found() if isinstance(decision, Announce) else decision
 
 
-def blind_to_announcements(own_id: int, view: View) -> ServerDecision:
+def blind_to_announcements(own_id: int, view: View, has_begun: bool) -> ServerDecision:
     """Announce for others to see, and look at nobody's announcement."""
     told = tuple(one if one.vm_id == own_id else one._replace(founder=False) for one in view.told)
-    return ours(own_id, view._replace(told=told))
+    return ours(own_id, view._replace(told=told), has_begun)
 
 
-def taking_a_part_for_the_whole(own_id: int, view: View) -> ServerDecision:
+def taking_a_part_for_the_whole(own_id: int, view: View, has_begun: bool) -> ServerDecision:
     """Ignore that VMs are missing, and what they announce."""
-    return blind_to_announcements(own_id, view._replace(cardinality=len(view.vm_ids)))
+    whole = view._replace(cardinality=len(view.vm_ids))
+    return blind_to_announcements(own_id, whole, has_begun)
 
 
-def announcing_regardless(own_id: int, view: View) -> ServerDecision:
+def announcing_regardless(own_id: int, view: View, has_begun: bool) -> ServerDecision:
     """Keep an announcement for ever."""
-    decision = ours(own_id, view)
+    decision = ours(own_id, view, has_begun)
     return Hold("never yields") if isinstance(decision, Retract) else decision
+
+
+def taking_an_id_for_data(own_id: int, view: View, has_begun: bool) -> ServerDecision:
+    """Take whoever published an id and has no data for one that lost it."""
+    return ours(own_id, view, False)
+
+
+def waiting_for_tokens_only(own_id: int, view: View, has_begun: bool) -> ServerDecision:
+    """Take only who serves for one that has a cluster."""
+    told = tuple(one if one.token else one._replace(cluster=0) for one in view.told)
+    return ours(own_id, view._replace(told=told), has_begun)
 
 
 # --- what happens next ----------------------------------------------------------------------------
@@ -252,15 +265,10 @@ class Steps:
             yield "is gone", Machine(GONE)
         if self.scene.failing and machine.life == LISTED and not machine.failed:
             yield "gives up", machine._replace(does=LOOK, looks=None, failed=True)
-        if machine.late != NOTHING:
-            yield (
-                f"has its update stored at last ({machine.late})",
-                machine._replace(founder=bool(machine.late), late=NOTHING),
-            )
+        if machine.late:
+            yield f"has its update stored at last {machine.late}", _stored(machine)
         if machine.runs and _is_there(world, vm_id, machine.runs):
-            is_silent = self.scene.joins_silently or machine.runs == vm_id
-            says = machine.cluster if is_silent else machine.runs
-            yield "has data now", machine._replace(runs=0, data=machine.runs, cluster=says)
+            yield "has data now", _with_data(machine)
         if (machine.does, machine.looks) != (LOOK, None):
             yield "has its agent cut", machine._replace(does=LOOK, looks=None)
         if machine.runs or (machine.does, machine.looks) != (LOOK, None):
@@ -273,23 +281,30 @@ class Steps:
             yield "tries again", idle._replace(failed=False)
         elif machine.data:
             # A machine with etcd data never founds or joins again.
-            if machine.cluster != machine.data:
-                told = idle._replace(cluster=machine.data, founder=False)
-                yield f"publishes cluster {machine.data}", told
+            if not machine.cluster == machine.token == machine.data:
+                told = idle._replace(cluster=machine.data, token=machine.data, founder=False)
+                yield f"serves cluster {machine.data}, and publishes its token", told
         elif machine.runs == vm_id and self.scene.keeps:
-            return
+            if self.scene.tells_first and machine.cluster != vm_id:
+                yield "publishes the id of its cluster", idle._replace(cluster=vm_id)
         elif machine.does == LOOK:
             yield from self._look(world, vm_id, machine)
         elif machine.does in (ANNOUNCE, RETRACT):
             value = machine.does == ANNOUNCE
             verb = "announces" if value else "takes its announcement back"
             yield verb, idle._replace(founder=value)
-            if self.scene.slow_updates and machine.late == NOTHING:
-                yield f"{verb}, which seems to fail", idle._replace(late=int(value))
+            if self.scene.slow_updates and not machine.late:
+                yield f"{verb}, which seems to fail", idle._replace(late=("founder", value))
         elif machine.does == FOUND:
-            yield "starts RKE2 to found", idle._replace(runs=vm_id)
+            yield "starts RKE2 to found", idle._replace(begun=True, runs=vm_id)
+        elif machine.does == TELL:
+            verb = f"publishes that it joins cluster {machine.joins}"
+            yield verb, machine._replace(does=JOIN, cluster=machine.joins)
+            if self.scene.slow_updates and not machine.late:
+                failed = idle._replace(joins=0, late=("cluster", machine.joins))
+                yield f"{verb}, which seems to fail", failed
         elif machine.does == JOIN:
-            yield "starts RKE2 to join", idle._replace(runs=machine.joins)
+            yield "starts RKE2 to join", idle._replace(begun=False, runs=machine.joins, joins=0)
 
     def _look(self, world: World, vm_id: int, machine: Machine) -> Iterator[tuple[str, Machine]]:
         view = machine.looks or self._list(world)
@@ -307,8 +322,8 @@ class Steps:
         if len(view.told) < len(view.vm_ids):
             yield f"reads VM {told[0].vm_id}", machine._replace(looks=view)
             return
-        decision = self.decide(vm_id, view)
-        yield f"looks and decides: {decision}", _with_decision(machine, decision)
+        decision = self.decide(vm_id, view, machine.begun)
+        yield f"looks and decides: {decision}", self._with_decision(machine, decision)
 
     def _list(self, world: World) -> View:
         known = [
@@ -320,27 +335,40 @@ class Steps:
         cardinality = sum(machine.life in counted for machine in world.machines)
         return View(tuple(vm_id for vm_id, _ in known), cardinality, ())
 
+    def _with_decision(self, machine: Machine, decision: ServerDecision) -> Machine:
+        machine = machine._replace(looks=None)
+        match decision:
+            case Announce():
+                return machine._replace(does=ANNOUNCE)
+            case Retract():
+                return machine._replace(does=RETRACT)
+            case Found():
+                return machine._replace(does=FOUND)
+            case Join(token=token):
+                cluster = int(token.reveal().removeprefix("K10").partition("::")[0], 16)
+                is_told = machine.cluster == cluster or not self.scene.tells_first
+                return machine._replace(does=JOIN if is_told else TELL, joins=cluster)
+            case Hold() | Hopeless():
+                # A run that gives up is begun again by the service manager.
+                return machine
+
+
+def _stored(machine: Machine) -> Machine:
+    """Return it with the update that was taken before."""
+    if machine.late is None:
+        return machine
+    key, value = machine.late
+    kept = machine._replace(late=None)
+    return kept._replace(cluster=value) if key == "cluster" else kept._replace(founder=bool(value))
+
+
+def _with_data(machine: Machine) -> Machine:
+    return machine._replace(runs=0, begun=False, data=machine.runs)
+
 
 def _is_there(world: World, vm_id: int, cluster: int) -> bool:
     """Say whether there is anybody to join; who founds needs nobody."""
     return cluster == vm_id or any(machine.data == cluster for machine in world.machines)
-
-
-def _with_decision(machine: Machine, decision: ServerDecision) -> Machine:
-    machine = machine._replace(looks=None)
-    match decision:
-        case Announce():
-            return machine._replace(does=ANNOUNCE)
-        case Retract():
-            return machine._replace(does=RETRACT)
-        case Found():
-            return machine._replace(does=FOUND)
-        case Join(token=token):
-            cluster = int(token.reveal().removeprefix("K10").partition("::")[0], 16)
-            return machine._replace(does=JOIN, joins=cluster)
-        case Hold() | Hopeless():
-            # A run that gives up is begun again by the service manager.
-            return machine
 
 
 def _tell(world: World, vm_id: int) -> Told | None:
@@ -348,7 +376,7 @@ def _tell(world: World, vm_id: int) -> Told | None:
     if machine.life == GONE:
         return None
     leaves = machine.life in (LEAVING, DYING)
-    return Told(vm_id, leaves, machine.failed, machine.founder, machine.cluster)
+    return Told(vm_id, leaves, machine.failed, machine.founder, machine.cluster, machine.token)
 
 
 def _replaced(world: World, at: int, machine: Machine) -> World:
@@ -377,10 +405,9 @@ def calmed(world: World) -> World:
     def calm(at: int, machine: Machine) -> Machine:
         if machine.life in (LEAVING, DYING):
             return Machine(GONE)
-        if machine.late != NOTHING:
-            machine = machine._replace(founder=bool(machine.late), late=NOTHING)
+        machine = _stored(machine)
         if machine.runs and _is_there(world, at + 1, machine.runs):
-            machine = machine._replace(runs=0, data=machine.runs)
+            machine = _with_data(machine)
         return machine._replace(life=LISTED) if machine.life == LATE else machine
 
     return World(tuple(calm(*one) for one in enumerate(world.machines)), 0)
@@ -389,12 +416,24 @@ def calmed(world: World) -> World:
 def is_settled(world: World) -> bool:
     listed = [machine for machine in world.machines if machine.life == LISTED]
     return len({machine.data for machine in listed}) <= 1 and all(
-        machine.data and machine.cluster == machine.data for machine in listed
+        machine.data and machine.cluster == machine.token == machine.data for machine in listed
+    )
+
+
+def is_lost(world: World) -> bool:
+    """Say whether the id of a cluster is all that is left of it: its founder and all data are gone.
+
+    A person has to tell that from data that may come back.
+    """
+    data = {machine.data for machine in world.machines}
+    ids = {machine.cluster for machine in world.machines if machine.cluster}
+    return any(one not in data and world.machines[one - 1].life == GONE for one in ids) and (
+        data == {0}
     )
 
 
 class Settling:
-    """Goes on without faults, every agent in turn, until all serve one cluster."""
+    """Goes on without faults, every agent in turn, until all serve one cluster or it is lost."""
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
@@ -403,7 +442,7 @@ class Settling:
     def ends_well(self, world: World) -> bool:
         passed: set[World] = set()
         world = calmed(world)
-        while world not in self._known and not is_settled(world):
+        while world not in self._known and not (is_settled(world) or is_lost(world)):
             if world in passed:
                 return False
             passed.add(world)
@@ -470,10 +509,10 @@ SCENES = {
     "two masters, one late": Scene(2, late=1),
     "one that goes and two that come": Scene(1, spares=2, removals=1),
     "two, replaced one after the other": Scene(2, spares=2, removals=2),
-    "two, one replaced, answers torn": Scene(2, spares=1, removals=1, torn=True),
+    "one, replaced, answers torn": Scene(1, spares=1, removals=1, torn=True),
     "three, one late, one removed, answers torn": Scene(3, late=1, removals=1, torn=True),
     "three, one late, updates slow, answers torn": Scene(3, late=1, slow_updates=True, torn=True),
-    "three that give up at times, one replaced": Scene(3, spares=1, removals=1, failing=True),
+    "three that give up at times, one removed": Scene(3, removals=1, failing=True),
     "four, one removed": Scene(4, removals=1),
     "a lower id that nobody knew of": Scene(2, late=1, lying=True),
     "the same with torn answers": Scene(2, late=1, lying=True, torn=True),
@@ -496,7 +535,9 @@ def test_there_is_one_founder_at_most_and_all_come_to_serve_its_cluster(scene: S
         (taking_a_part_for_the_whole, Scene(2, late=1), "found a cluster each"),
         (announcing_regardless, Scene(2, late=1, lying=True), "never comes to an end"),
         (ours, Scene(2, late=1, lying=True, keeps=False), "found a cluster each"),
-        (ours, Scene(3, removals=1, failing=True, joins_silently=True), "there are the clusters"),
+        (ours, Scene(3, removals=1, failing=True, tells_first=False), "there are the clusters"),
+        (waiting_for_tokens_only, Scene(3, removals=1, failing=True), "there are the clusters"),
+        (taking_an_id_for_data, Scene(1), "never comes to an end"),
     ],
     ids=[
         "who does not read back",
@@ -505,6 +546,8 @@ def test_there_is_one_founder_at_most_and_all_come_to_serve_its_cluster(scene: S
         "who never yields",
         "who forgets that it has begun",
         "who joins silently",
+        "who founds although another has an id",
+        "who takes its own id for data that it lost",
     ],
 )
 def test_the_checker_finds_what_a_protocol_that_lacks_a_part_leads_to(
@@ -517,8 +560,8 @@ def test_the_checker_finds_what_a_protocol_that_lacks_a_part_leads_to(
 def test_every_decision_but_a_persons_is_made_somewhere() -> None:
     made = set()
 
-    def noting(own_id: int, view: View) -> ServerDecision:
-        decision = ours(own_id, view)
+    def noting(own_id: int, view: View, has_begun: bool) -> ServerDecision:
+        decision = ours(own_id, view, has_begun)
         made.add(type(decision))
         return decision
 
