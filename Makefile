@@ -48,8 +48,9 @@ conformance: $(STAMP) ## run the vectors and show the figures per area
 	$(BIN)/python -m tests.conformance
 
 .PHONY: bench
-bench: $(STAMP) ## measure the gateway on a quiet machine (root)
+bench: $(STAMP) ## measure gateway and service on a quiet machine (root)
 	$(BIN)/python -m tests.lab box --bake -- $(CURDIR)/$(BIN)/python -m bench.gateway
+	$(BIN)/python -m tests.lab box -- $(CURDIR)/$(BIN)/python -m bench.service
 
 .PHONY: docs
 docs: $(STAMP) ## write anew what is made of the parameter declarations
