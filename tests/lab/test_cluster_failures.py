@@ -192,7 +192,7 @@ def service(lab: Lab) -> Service:
         ONEAPP_VNF_DNS_NAMESERVERS="10.2.11.1",
         ONEAPP_VNF_HAPROXY_REFRESH_RATE="1",
     )
-    made = Service(lab, None, service_id)  # type: ignore[arg-type]
+    made = Service(lab, None, service_id)
     made.founder = made.make("master", PATIENT, {}, address="172.20.0.101", once=False)
     made.founder.wait("READY", "YES")
     hole = lab.host("hole", network="private", address=f"{BLACK_HOLE}/24")

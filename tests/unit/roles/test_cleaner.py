@@ -64,7 +64,7 @@ def looks(first: Service | None = None, second: Service | None = None) -> tuple[
 def server(name: str, vm_id: int, **changes: object) -> Node:
     """Return a server's node that is well."""
     labels = {**SERVER, VM_LABEL: str(vm_id)}
-    return make_node(name, **{"labels": labels, "voter": "True", **changes})  # type: ignore[arg-type]
+    return make_node(name, **{"labels": labels, "voter": "True", **changes})
 
 
 def dead_server(name: str, vm_id: int, **changes: object) -> Node:
@@ -76,7 +76,7 @@ def dead_server(name: str, vm_id: int, **changes: object) -> Node:
 def dead(name: str = "w9", vm_id: object = 9, **changes: object) -> Node:
     """Return the node of a worker that is gone."""
     given = {"labels": {VM_LABEL: str(vm_id)}, "ready": "Unknown", "ready_since_s": LONG_AGO}
-    return make_node(name, **{**given, **changes})  # type: ignore[arg-type]
+    return make_node(name, **{**given, **changes})
 
 
 OWN = server("m1", 1)

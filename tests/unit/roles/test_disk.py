@@ -107,7 +107,7 @@ class Machine:
     def remember(self, **changes: object) -> None:
         """Have the note of a disk that was made before."""
         record = DiskRecord(OURS.uuid, "xfs", "STORAGE", True, make_disk().size_bytes, "", "")
-        self.files.put(RECORD, replace(record, **changes).to_text())  # type: ignore[arg-type]
+        self.files.put(RECORD, replace(record, **changes).to_text())
 
     def _mount(self) -> None:
         """Do what systemd and mount(8) do with the unit."""
@@ -562,7 +562,7 @@ def test_a_copy_of_what_was_begun_on_another_disk_is_left_alone(
 ) -> None:
     machine = Machine(make_disk())
     half_made(machine)
-    machine.disks.plug(make_disk(**{"signatures": (OURS,), **changes}))  # type: ignore[arg-type]
+    machine.disks.plug(make_disk(**{"signatures": (OURS,), **changes}))
     assert isinstance(machine.verdict(), Refused)
 
 
