@@ -14,7 +14,8 @@ from appliance.values import TYPES
 def _chosen(services: Iterable[Service], role: str | None) -> Iterator[tuple[Service, Entry]]:
     for service in services:
         for entry in service.entries:
-            if role is None or not entry.roles or role in entry.roles:
+            roles = entry.roles or service.roles
+            if role is None or not roles or role in roles:
                 yield service, entry
 
 

@@ -15,7 +15,8 @@ from appliance.system.commands import Commands
 
 _PROC_SYS = Path("/proc/sys")
 # Source: RuntimeDirectory= of systemd-networkd.service; nobody has to be asked where it is missing.
-_NETWORKD_FOLDER = Path("/run/systemd/netif")
+# Source: sd-network; one file a link, while networkd runs. The folder itself is always there.
+_NETWORKD_LINKS = Path("/run/systemd/netif/links")
 # Source: ifup(8): link=configuration, a line each.
 _IFUPDOWN_STATE = Path("/run/network/ifstate")
 
@@ -163,7 +164,7 @@ class RealNetwork:
     def managers(self) -> Mapping[str, LinkManager]:
         """Tell who manages which link; what networkd manages is its alone."""
         found = dict.fromkeys(parse_ifstate(_read(_IFUPDOWN_STATE)), LinkManager(IFUPDOWN))
-        if _NETWORKD_FOLDER.exists():
+        if _NETWORKD_LINKS.is_dir() and any(_NETWORKD_LINKS.iterdir()):
             argv = ("networkctl", "--json=short", "list")
             found |= parse_networkd(self._commands.run(argv, check=False).stdout)
         return found

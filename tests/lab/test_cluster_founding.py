@@ -55,6 +55,11 @@ class Pair:
         """Whether the founder is that far; asked from outside, so that it costs it no time."""
         if step == "intent published":
             return self.published(self.first, "ONEKE_FOUNDER") == "YES"
+        if step == "RKE2 has data":
+            # An etcd that is cut between making its log and electing itself never elects anybody:
+            # that is etcd's own, and needs a person.
+            events = self.first.root / EVENTS.lstrip("/")
+            return events.exists() and "etcd.voting" in events.read_text(encoding="utf-8")
         if step == "published":
             return bool(self.published(self.first, "ONEGATE_K8S_MASTER"))
         file = {
@@ -62,7 +67,6 @@ class Pair:
             "tokens written": f"{STATE}/agent-token",
             "configuration written": CONFIG,
             "unit begun": EVENTS,
-            "RKE2 has data": f"{DATA}/server/db/etcd/member/wal",
         }[step]
         return (self.first.root / file.lstrip("/")).exists()
 

@@ -287,32 +287,32 @@ def test_a_node_that_converged_once_reboots_without_onegate_and_a_fresh_one_wait
 def test_a_private_node_reaches_onegate_through_the_gateway_and_says_that_it_has_no_handler(
     lab: Lab,
 ) -> None:
-    service = lab.add_service([("vnf", 1), ("worker", 1)])
+    service = lab.add_service([("vnf", 1), ("butler", 1)])
     address = "172.20.0.170"
     context = common_context(service) | nic_context(0, PRIVATE, address)
     context |= {"ONEAPP_VROUTER_ETH1_VIP0": PRIVATE_VIP}
-    vm = {"role": "worker", "service_id": service, "nics": [nic_attributes(PRIVATE, address)]}
+    vm = {"role": "butler", "service_id": service, "nics": [nic_attributes(PRIVATE, address)]}
     # It is on first, so it has to wait for its way out.
-    worker = lab.node("worker", context=context, vm=vm, nics=PRIVATE_NIC)
+    butler = lab.node("butler", context=context, vm=vm, nics=PRIVATE_NIC)
     lab.vnf("vnf0", 0)
 
     def failed() -> bool:
-        known = published(lab, worker)
+        known = published(lab, butler)
         if known.get("ONEKE_STATE") != "FAILED":
-            raise LabError(f"OneGate knows {known}; {worker.journal(AGENT_UNIT)[-1000:]}")
+            raise LabError(f"OneGate knows {known}; {butler.journal(AGENT_UNIT)[-1000:]}")
         return True
 
-    worker.wait_until(failed, HEALS_S, "FAILED")
-    assert "worker" in published(lab, worker)["ONEKE_ERROR"]
-    assert "READY" not in published(lab, worker)
-    assert "FAILED" in worker.console()
-    routes = worker.run(["ip", "-4", "route", "show", "default"]).stdout
+    butler.wait_until(failed, HEALS_S, "FAILED")
+    assert "butler" in published(lab, butler)["ONEKE_ERROR"]
+    assert "READY" not in published(lab, butler)
+    assert "FAILED" in butler.console()
+    routes = butler.run(["ip", "-4", "route", "show", "default"]).stdout
     assert routes.startswith(f"default via {PRIVATE_VIP} dev eth0")
-    assert worker.wait_running() == "degraded"
-    assert worker.failed_units() == [AGENT_UNIT]
-    assert unit_property(worker, AGENT_UNIT, "ExecMainStatus") == "78"
-    assert unit_property(worker, AGENT_UNIT, "SubState") == "failed"
-    assert unit_property(worker, AGENT_UNIT, "NRestarts") == "0"
+    assert butler.wait_running() == "degraded"
+    assert butler.failed_units() == [AGENT_UNIT]
+    assert unit_property(butler, AGENT_UNIT, "ExecMainStatus") == "78"
+    assert unit_property(butler, AGENT_UNIT, "SubState") == "failed"
+    assert unit_property(butler, AGENT_UNIT, "NRestarts") == "0"
 
 
 # --- the unit -------------------------------------------------------------------------------------
