@@ -331,8 +331,10 @@ def plan_transition(
         )
         for name, server in here.items():
             if name not in wanted:
-                steps += _retire(server, f"{balancer.name}/{name}" in overdue)
-                if server.sessions and f"{balancer.name}/{name}" not in overdue:
+                is_overdue = f"{balancer.name}/{name}" in overdue
+                retiring = _retire(server, is_overdue)
+                steps += [retiring] if retiring else []
+                if not server.is_leaving or (server.sessions and not is_overdue):
                     leaving.append(f"{balancer.name}/{name}")
     return Transition(tuple(steps), tuple(leaving), tuple(unknown))
 
@@ -349,12 +351,16 @@ def _add(balancer: Balancer, server: Server, options: str) -> Step:
     )
 
 
-def _retire(server: RunningServer, is_overdue: bool) -> Iterator[Step]:
+def _retire(server: RunningServer, is_overdue: bool) -> Step | None:
+    """Drain a server; delete it in a later pass, when nothing holds it.
+
+    Not in the same one: a connection that was given to it since HAProxy was asked would be lost.
+    """
     where = f"{server.backend}/{server.name}"
     if not server.is_leaving:
-        yield Step(f"drain {where}", (f"set server {where} state drain",))
+        return Step(f"drain {where}", (f"set server {where} state drain",))
     if server.sessions and not is_overdue:
-        return
+        return None
     cut = (f"shutdown sessions server {where}",) if server.sessions else ()
     commands = (f"set server {where} state maint", *cut, f"del server {where}")
-    yield Step(f"delete {where}", commands, is_change=False)
+    return Step(f"delete {where}", commands, is_change=False)

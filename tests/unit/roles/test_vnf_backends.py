@@ -301,9 +301,9 @@ def test_what_runs_as_it_should_needs_no_command() -> None:
 WHERE = "lb3_80/lb3_172.20.0.110_32080"
 
 
-def test_a_server_without_connections_is_drained_and_deleted() -> None:
-    assert commands({}, running("172.20.0.110")) == [
-        f"set server {WHERE} state drain",
+def test_a_server_is_drained_first_and_deleted_in_a_later_pass_if_nothing_holds_it() -> None:
+    assert commands({}, running("172.20.0.110")) == [f"set server {WHERE} state drain"]
+    assert commands({}, running("172.20.0.110", "DRAIN")) == [
         f"set server {WHERE} state maint",
         f"del server {WHERE}",
     ]
