@@ -14,8 +14,9 @@ OnekeError
     NotReady                75  a deadline passed; says what was waited for
     StillDifferent          75  an action was carried out and its effect is not there
     AlreadyRunning          75  another run holds the lock
-    OneGateError            75  OneGateUnavailable, -Refused, -Passing, -Malformed
-    KubernetesError         75  KubernetesUnavailable, -Refused, -Conflict, -Malformed
+    RequestError            75  somebody who was asked over HTTP did not do it
+        OneGateError        75  OneGateUnavailable, -Refused, -Passing, -Malformed
+        KubernetesError     75  KubernetesUnavailable, -Refused, -Conflict, -Malformed
 
 Exit statuses are those of sysexits.h: 78 configuration (a person must act), 75 temporary (worth
 another try), 70 an internal error.
@@ -203,8 +204,8 @@ class AlreadyRunning(OnekeError):
     exit_code = EXIT_TEMPORARY
 
 
-class OneGateError(OnekeError):
-    """OneGate did not do what was asked.
+class RequestError(OnekeError):
+    """Somebody who was asked over HTTP did not do it.
 
     Attributes:
         status: The HTTP status, or None if there was no answer.
@@ -218,6 +219,10 @@ class OneGateError(OnekeError):
         """Keep the status beside the message."""
         super().__init__(message, hint=hint)
         self.status = status
+
+
+class OneGateError(RequestError):
+    """OneGate did not do what was asked."""
 
 
 class OneGateUnavailable(OneGateError):
@@ -246,21 +251,8 @@ class OneGateMalformed(OneGateError):
     retryable = True
 
 
-class KubernetesError(OnekeError):
-    """The cluster's API server did not do what was asked.
-
-    Attributes:
-        status: The HTTP status, or None if there was no answer.
-        retryable: Whether the same request may succeed later.
-    """
-
-    exit_code = EXIT_TEMPORARY
-    retryable = False
-
-    def __init__(self, message: str, *, status: int | None = None, hint: str | None = None) -> None:
-        """Keep the status beside the message."""
-        super().__init__(message, hint=hint)
-        self.status = status
+class KubernetesError(RequestError):
+    """The cluster's API server did not do what was asked."""
 
 
 class KubernetesUnavailable(KubernetesError):

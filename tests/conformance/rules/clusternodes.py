@@ -225,9 +225,7 @@ def _have_networks_no_place(inputs: Inputs) -> bool:
     pods = [ip_network(one) for one in _networks(inputs.context, cluster.PODS) or ()]
     services = [ip_network(one) for one in _networks(inputs.context, cluster.SERVICES) or ()]
     return {one.version for one in pods} != {one.version for one in services} or any(
-        pod.version == service.version
-        and pod[0] <= service[-1]  # type: ignore[operator]  # both of one version
-        and service[0] <= pod[-1]
+        pod.version == service.version and pod[0] <= service[-1] and service[0] <= pod[-1]
         for pod in pods
         for service in services
     )

@@ -122,7 +122,7 @@ class Machine:
 
 
 def params(**changes: str | None) -> StorageParams:
-    return replace(PARAMS, **changes)  # type: ignore[arg-type]  # the fields are texts
+    return replace(PARAMS, **changes)
 
 
 # --- an empty disk --------------------------------------------------------------------------------

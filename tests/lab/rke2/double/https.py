@@ -82,7 +82,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         raise AttributeError(name)
 
     def respond(self) -> None:
-        """Answer one request."""
+        """Answer one request; each server says how."""
         raise NotImplementedError
 
     def log_message(self, format: str, *args: Any) -> None:
