@@ -412,14 +412,24 @@ def begin_cycle(system: System, options: Options, daemon: str, log: Logger) -> C
     return cycle
 
 
-def begin_task(system: System, options: Options, name: str, log: Logger) -> Task:
+def begin_task(
+    system: System, options: Options, name: str, log: Logger, tell: Callable[[str], None]
+) -> Task:
     """Read context and parameters, and return one of the role's tasks.
+
+    Args:
+        system: The machine.
+        options: What is asked for.
+        name: Of the task.
+        log: Where data goes.
+        tell: Where lines for people go while the task is at work.
 
     Raises:
         OnekeError: They are not sound, the role is not known, or it has no such task.
     """
-    system, _, decided, log = _begin(system, options, log)
-    task: Task = decided.role.make_task(name, system, decided.params, log)
+    system, identity, decided, log = _begin(system, options, log)
+    reporter = Reporter(system, identity, decided.role_name, log, tell)
+    task: Task = decided.role.make_task(name, system, decided.params, reporter, log)
     return task
 
 
@@ -437,7 +447,8 @@ def _begin(
         )
     decided = decide(role_name, with_service(context, identity), services)
     log = log.bind(vm_id=base["vm_id"], role=role_name)
-    return connect(system, base, log), identity, decided, log
+    system = connect(system, base, log, longest_s=options.onegate_timeout_s)
+    return system, identity, decided, log
 
 
 def describe_readiness(readiness: Readiness) -> str:

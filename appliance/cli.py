@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,6 +32,8 @@ exit status: 0 done; 1 (status only) the node is not well; 64 wrong usage; 70 a 
 78 a person must correct something"""
 
 _USAGE_ERROR = 64
+_LEAVING_ONEGATE_S = 5.0
+"""A shutdown has little time, and none for a OneGate that takes longer."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,6 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
     clean.add_argument(
         "--dry-run", action="store_true", help="show which would be deleted; delete none"
     )
+    clean.set_defaults(onegate_timeout_s=None)
     clean.description = (
         "Works on a master that serves. Deletes a node only if it is labelled with its VM, is not"
         " Ready, two complete answers of OneGate in a row know its VM no more, and etcd keeps its"
@@ -81,9 +84,12 @@ def make_parser() -> argparse.ArgumentParser:
 
     leave = _add_verb(verbs, "leave", "take leave, where this VM is being removed", _task)
     leave.add_argument("--dry-run", action="store_true", help="show what would be done; do nothing")
+    leave.set_defaults(onegate_timeout_s=_LEAVING_ONEGATE_S)
     leave.description = (
         "Run at every shutdown. Where OneGate says that OneFlow removes this VM, the node withdraws"
-        " from the gateways' balancers; a VM that only reboots keeps its place."
+        " from the gateways' balancers, its pods go to other nodes, and it is taken out of the"
+        " cluster, a master out of etcd too, one at a time and only where quorum survives. A VM"
+        " that only reboots keeps its place."
     )
 
     params = _add_verb(verbs, "params", "list every parameter", _params, context=False)
@@ -297,8 +303,13 @@ def _task(arguments: argparse.Namespace) -> int:
     from appliance.logs import make_logger
     from appliance.system import real_system
 
+    def tell(line: str) -> None:
+        if not arguments.json:
+            print(line, flush=True)
+
     options = _options(arguments, dry_run=arguments.dry_run)
-    task = begin_task(real_system(), options, arguments.verb, make_logger())
+    options = replace(options, onegate_timeout_s=arguments.onegate_timeout_s)
+    task = begin_task(real_system(), options, arguments.verb, make_logger(), tell)
     result = task.run(dry_run=arguments.dry_run)
     if arguments.json:
         print(json.dumps({"dry_run": arguments.dry_run, **asdict(result)}, indent=1))

@@ -38,9 +38,22 @@ _CA_FILE = paths.RUN_DIR / "onegate-ca.pem"
 
 
 def connect(
-    system: System, base: Mapping[str, Any], log: Logger, *, keep_certificates: bool = True
+    system: System,
+    base: Mapping[str, Any],
+    log: Logger,
+    *,
+    keep_certificates: bool = True,
+    longest_s: float | None = None,
 ) -> System:
-    """Give the system its OneGate, where the context tells of one."""
+    """Give the system its OneGate, where the context tells of one.
+
+    Args:
+        system: The machine.
+        base: What the context says of OneGate.
+        log: Where data goes.
+        keep_certificates: Whether certificates that the context gives may be written.
+        longest_s: The longest an answer may take; None for as long as is usual.
+    """
     endpoint, vm_id, token = base["onegate_endpoint"], base["vm_id"], base["onegate_token"]
     if (
         system.onegate is not None
@@ -64,7 +77,8 @@ def connect(
         verify = next(
             (path for path in _SYSTEM_CERTIFICATES if system.files.state(PurePosixPath(path))), True
         )
-    return replace(system, onegate=HttpOneGate(endpoint, vm_id, token, verify=verify))
+    onegate = HttpOneGate(endpoint, vm_id, token, verify=verify, longest_s=longest_s)
+    return replace(system, onegate=onegate)
 
 
 def _trusted(system: System, given: str, *, keep: bool) -> bool | str:

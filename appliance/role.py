@@ -127,7 +127,9 @@ class Role(Protocol[P]):
             UnknownRole: The role has no daemon of this name, or its parameters switch it off.
         """
 
-    def make_task(self, name: str, system: System, params: P, log: Logger) -> Task:
+    def make_task(
+        self, name: str, system: System, params: P, reporter: Reporter, log: Logger
+    ) -> Task:
         """Return one of the role's tasks.
 
         Raises:

@@ -46,7 +46,13 @@ class HttpOneGate:
     """OneGate over HTTP, on one connection that is kept open."""
 
     def __init__(
-        self, endpoint: str, vm_id: int, token: Secret, *, verify: bool | str = True
+        self,
+        endpoint: str,
+        vm_id: int,
+        token: Secret,
+        *,
+        verify: bool | str = True,
+        longest_s: float | None = None,
     ) -> None:
         """Remember where OneGate is and who asks.
 
@@ -56,7 +62,9 @@ class HttpOneGate:
             token: What proves it.
             verify: Whether TLS certificates are checked, or the file of certificates to check
                 against.
+            longest_s: The longest an answer may take; None for as long as is usual.
         """
+        self._longest_s = SERVICE_TIMEOUT_S if longest_s is None else longest_s
         self._endpoint = endpoint.rstrip("/")
         self._session = requests.Session()
         self._session.verify = verify
@@ -88,7 +96,7 @@ class HttpOneGate:
 
     def _service_vm_by_vm(self, wanted: frozenset[str]) -> Service:
         plain = parse_service(self._get("/service", SERVICE_TIMEOUT_S))
-        deadline = time.monotonic() + SERVICE_TIMEOUT_S
+        deadline = time.monotonic() + self._longest_s
         roles = []
         for role in plain.roles:
             vms = []
@@ -133,6 +141,7 @@ class HttpOneGate:
 
     def _request(self, method: str, path: str, timeout_s: float, body: str | None = None) -> bytes:
         started = time.monotonic()
+        timeout_s = min(timeout_s, self._longest_s)
         what = f"OneGate {method} {path.partition('?')[0]}"
         headers = {"Content-Type": "application/x-www-form-urlencoded"} if body else {}
         try:
@@ -141,7 +150,7 @@ class HttpOneGate:
                 self._endpoint + path,
                 data=body,
                 headers=headers,
-                timeout=(CONNECT_TIMEOUT_S, timeout_s),
+                timeout=(min(CONNECT_TIMEOUT_S, timeout_s), timeout_s),
                 allow_redirects=False,
                 stream=True,
             )

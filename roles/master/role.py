@@ -93,7 +93,9 @@ class MasterRole:
         """Refuse: a master has no daemon of the agent's."""
         raise UnknownRole(f"a master has no daemon {daemon!r}; backends runs on gateways")
 
-    def make_task(self, name: str, system: System, params: MasterParams, log: Logger) -> Task:
+    def make_task(
+        self, name: str, system: System, params: MasterParams, reporter: Reporter, log: Logger
+    ) -> Task:
         """Return what a master does when it is asked to: clean the cluster, or leave."""
         opennebula = params.opennebula
         node = build_node(params, node_name=read_pinned_name(system))

@@ -102,7 +102,9 @@ class StorageRole:
         """Refuse: a storage node has no daemon of the agent's."""
         raise UnknownRole(f"a storage node has no daemon {daemon!r}; backends runs on gateways")
 
-    def make_task(self, name: str, system: System, params: StorageNodeParams, log: Logger) -> Task:
+    def make_task(
+        self, name: str, system: System, params: StorageNodeParams, reporter: Reporter, log: Logger
+    ) -> Task:
         """Return what a storage node does when it is asked to: leave, though it serves nobody."""
         if name != "leave":
             raise UnknownRole(f"a storage node has no task {name!r}; clean works on masters")

@@ -248,7 +248,9 @@ class VnfRole:
             )
         return watcher.BackendsCycle(system, params, self._gateway(params), reporter, log)
 
-    def make_task(self, name: str, system: System, params: VnfParams, log: Logger) -> Task:
+    def make_task(
+        self, name: str, system: System, params: VnfParams, reporter: Reporter, log: Logger
+    ) -> Task:
         """Return what a gateway does when it is asked to: leave, though it is behind no balancer.
 
         Its addresses are handed over by keepalived when that is stopped.

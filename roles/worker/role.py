@@ -80,7 +80,9 @@ class WorkerRole:
         """Refuse: a worker has no daemon of the agent's."""
         raise UnknownRole(f"a worker has no daemon {daemon!r}; backends runs on gateways")
 
-    def make_task(self, name: str, system: System, params: WorkerParams, log: Logger) -> Task:
+    def make_task(
+        self, name: str, system: System, params: WorkerParams, reporter: Reporter, log: Logger
+    ) -> Task:
         """Return what a worker does when it is asked to: leave."""
         if name != "leave":
             raise UnknownRole(f"a worker has no task {name!r}; clean works on masters")

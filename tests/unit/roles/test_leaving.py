@@ -17,7 +17,9 @@ REMOVED = 12
 
 
 def leave(machine: Machine, *, dry_run: bool = False) -> TaskResult:
-    return begin_task(machine.system, Options(), "leave", machine.log).run(dry_run=dry_run)
+    return begin_task(machine.system, Options(), "leave", machine.log, machine.told.append).run(
+        dry_run=dry_run
+    )
 
 
 def remove(machine: Machine) -> None:
@@ -72,4 +74,4 @@ def test_who_never_registered_withdraws_nothing() -> None:
 
 def test_a_role_without_such_a_task_says_which_it_has(master: Machine) -> None:
     with pytest.raises(UnknownRole, match="clean and leave"):
-        begin_task(master.system, Options(), "dance", master.log)
+        begin_task(master.system, Options(), "dance", master.log, master.told.append)
