@@ -15,9 +15,7 @@ from appliance.system.kubernetes import Node
 from appliance.system.onegate import Service, ServiceRole, Vm
 from roles.common.election import BLOCKED_KEY
 from roles.common.registration import NODE_NAME_KEY
-from roles.common.rke2config import VM_LABEL
-
-SERVICE_LABEL = "oneke.opennebula.io/service-id"
+from roles.common.rke2config import SERVICE_LABEL, VM_LABEL
 
 GRACE_S = 60.0
 """A node that stopped being Ready may come back: it is left alone for so long."""

@@ -9,7 +9,7 @@ from ipaddress import IPv4Network, IPv6Network
 from appliance.errors import ParameterProblems, Problem
 from roles.common.addresses import build_address_book
 from roles.common.endpoints import build_endpoints, find_node_nic
-from roles.common.rke2config import VM_LABEL
+from roles.common.rke2config import SERVICE_LABEL, VM_LABEL
 from roles.common.rke2extra import EXTRA_CONFIG_KEY, check_extra_config, parse_extra_config
 from roles.common.rke2keys import LISTED_KEYS, KnownKeys
 from roles.common.rke2params import NodeParams, Rke2Params
@@ -105,8 +105,8 @@ def _what_is_wrong_with_label(label: str) -> str | None:
     key = label.partition("=")[0]
     if not found:
         return "expected a label such as example.org/rack=r7"
-    if key == VM_LABEL:
-        return "is the agent's own label, which tells the VM of a node"
+    if key in (VM_LABEL, SERVICE_LABEL):
+        return "is the agent's own label, which tells whose node it is"
     if _RESERVED.match(found["prefix"] or "") and not _ALLOWED.match(key):
         return "a node may not give itself this label of Kubernetes' own; RKE2 would not start"
     return None

@@ -13,11 +13,13 @@ import yaml
 
 from roles.common.clusterstate import AGENT_TOKEN, SERVER_TOKEN
 from roles.common.endpoints import ClusterNode, build_tls_sans
+from roles.common.registries import settings_of
 from roles.common.rke2extra import Config, items_of, merge_extra_config, parse_extra_config
 from roles.common.rke2keys import LISTED_KEYS, KnownKeys, may_hold_secret
-from roles.common.rke2params import NodeParams
+from roles.common.rke2params import NodeParams, RunningParams
 
 VM_LABEL = "oneke.opennebula.io/vm-id"
+SERVICE_LABEL = "oneke.opennebula.io/service-id"
 MASTER_TAINT = "CriticalAddonsOnly=true:NoExecute"
 STORAGE_LABEL = "node.longhorn.io/create-default-disk=true"
 STORAGE_TAINT = "node.longhorn.io/create-default-disk=true:NoSchedule"
@@ -39,7 +41,7 @@ def parse_version(text: str) -> tuple[int, int] | None:
 
 
 def build_server_config(
-    params: NodeParams,
+    params: RunningParams,
     node: ClusterNode,
     *,
     server: str,
@@ -68,6 +70,7 @@ def build_server_config(
         "disable-kube-proxy": rke2.cni_plugin == "cilium",
         "disable-cloud-controller": not rke2.cloud_controller_enabled,
         "disable": [_PACKAGED_INGRESS],
+        **settings_of(params.registries, is_server=True),
     }
     if (parse_version(version) or (0, 0)) >= _WITH_TRAEFIK:
         config["ingress-controller"] = "none"
@@ -75,7 +78,7 @@ def build_server_config(
 
 
 def build_agent_config(
-    params: NodeParams,
+    params: RunningParams,
     node: ClusterNode,
     *,
     server: str,
@@ -95,6 +98,7 @@ def build_agent_config(
     config = {
         **_of_any_node(params, node, server, labels=labels, taints=taints),
         "token-file": str(AGENT_TOKEN),
+        **settings_of(params.registries, is_server=False),
     }
     only_servers = known.server - known.agent
     return merge_extra_config(
@@ -110,10 +114,11 @@ def _of_any_node(
     labels: Sequence[str],
     taints: Sequence[str],
 ) -> Config:
-    vm_id = params.opennebula.vm_id
-    own_label = [] if vm_id is None else [f"{VM_LABEL}={vm_id}"]
+    # By these the cleaner knows whose node it is.
+    marks = {VM_LABEL: params.opennebula.vm_id, SERVICE_LABEL: params.opennebula.service_id}
+    own_labels = [f"{label}={number}" for label, number in marks.items() if number is not None]
     lists = {
-        "node-label": [*own_label, *labels, *(params.rke2.node_labels or ())],
+        "node-label": [*own_labels, *labels, *(params.rke2.node_labels or ())],
         "node-taint": [*taints, *(params.rke2.node_taints or ())],
     }
     return {

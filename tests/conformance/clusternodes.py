@@ -41,13 +41,14 @@ from roles.common.registration import (
 )
 from roles.common.rke2check import check_rke2
 from roles.common.rke2config import (
+    SERVICE_LABEL,
     VM_LABEL,
     build_agent_config,
     build_server_config,
     published_kubeconfig,
 )
 from roles.common.rke2environment import build_environment
-from roles.common.rke2params import BalancerParams, Rke2Params, VipParams
+from roles.common.rke2params import BalancerParams, RegistryParams, Rke2Params, VipParams
 from tests.conformance.vectors import Inputs
 
 _ROLES = {
@@ -66,6 +67,7 @@ class _Params:
     keepalived: VipParams
     haproxy: BalancerParams
     rke2: Rke2Params
+    registries: RegistryParams
 
 
 @cache
@@ -186,7 +188,8 @@ def _config(found: _Node, server: str, token: str) -> dict[str, Any]:
     config.pop("node-ip")
     labels = config.pop("node-label", [])
     assert isinstance(labels, list)
-    others = [label for label in labels if not label.startswith(f"{VM_LABEL}=")]
+    own = (VM_LABEL, SERVICE_LABEL)
+    others = [label for label in labels if label.partition("=")[0] not in own]
     return {**config, "token": token, **({"node-label": others} if others else {})}
 
 

@@ -122,6 +122,7 @@ def test_a_storage_node_is_labelled_and_stands_behind_no_balancer(cloud: Cloud) 
     config = storage.files.text(CONFIG)
     assert "node.longhorn.io/create-default-disk=true:NoSchedule" in config
     assert "oneke.opennebula.io/vm-id=121" in config
+    assert "oneke.opennebula.io/service-id=23" in config
     assert storage.published("ONEGATE_HAPROXY_LB3_SERVER_PORT") == ""
     assert storage.published("ONEGATE_K8S_NODE_NAME") == storage.name
 

@@ -66,6 +66,11 @@ def test_a_usual_node_has_neither_problems_nor_warnings() -> None:
             "ONEAPP_RKE2_NODE_LABELS",
             "the agent's own",
         ),
+        (
+            {"ONEAPP_RKE2_NODE_LABELS": "oneke.opennebula.io/service-id=1"},
+            "ONEAPP_RKE2_NODE_LABELS",
+            "the agent's own",
+        ),
         ({"ONEAPP_RKE2_NODE_TAINTS": "a=b"}, "ONEAPP_RKE2_NODE_TAINTS", "expected a taint"),
         ({"ONEAPP_RKE2_NODE_TAINTS": "a=b:No"}, "ONEAPP_RKE2_NODE_TAINTS", "expected a taint"),
         ({"ONEAPP_K8S_HASH": "ab" * 32}, "ONEAPP_K8S_TOKEN", "missing"),

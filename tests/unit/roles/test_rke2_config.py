@@ -20,6 +20,7 @@ from roles.common.rke2keys import LISTED_KEYS
 from tests.unit.roles.nodes import node_of, params_of
 
 SERVER = "10.2.11.86:9345"
+OWN_LABELS = ["oneke.opennebula.io/vm-id=367", "oneke.opennebula.io/service-id=23"]
 V1_33 = "rke2 version v1.33.4+rke2r1 (d7c6ba9)\ngo version go1.24.5 X:boringcrypto\n"
 V1_36 = "rke2 version v1.36.1+rke2r1 (d7c6ba9)\ngo version go1.26.1 X:boringcrypto\n"
 
@@ -49,7 +50,7 @@ def test_a_founder_has_no_server_to_join() -> None:
     assert master(server="") == {
         "node-name": "oneke-ip-172-20-0-101",
         "node-ip": "172.20.0.101",
-        "node-label": ["oneke.opennebula.io/vm-id=367"],
+        "node-label": OWN_LABELS,
         "node-taint": ["CriticalAddonsOnly=true:NoExecute"],
         "token-file": "/var/lib/oneke/server-token",
         "agent-token-file": "/var/lib/oneke/agent-token",
@@ -97,11 +98,14 @@ def test_without_a_token_of_their_own_agents_join_with_the_servers() -> None:
         ),
         (
             {"ONEAPP_K8S_NODENAME": "m1", "VMID": "9"},
-            {"node-name": "m1", "node-label": ["oneke.opennebula.io/vm-id=9"]},
+            {
+                "node-name": "m1",
+                "node-label": ["oneke.opennebula.io/vm-id=9", *OWN_LABELS[1:]],
+            },
         ),
         (
             {"ONEAPP_RKE2_NODE_LABELS": "a.b/c=d, zone="},
-            {"node-label": ["oneke.opennebula.io/vm-id=367", "a.b/c=d", "zone="]},
+            {"node-label": [*OWN_LABELS, "a.b/c=d", "zone="]},
         ),
         (
             {"ONEAPP_RKE2_NODE_TAINTS": "gpu=true:NoSchedule"},
@@ -152,16 +156,21 @@ def test_a_worker_has_what_agents_understand_and_nothing_else() -> None:
         "server": "https://10.2.11.86:9345",
         "node-name": "oneke-ip-172-20-0-101",
         "node-ip": "172.20.0.101",
-        "node-label": ["oneke.opennebula.io/vm-id=367"],
+        "node-label": OWN_LABELS,
         "token-file": "/var/lib/oneke/agent-token",
     }
+
+
+@pytest.mark.parametrize("make", [master, agent])
+def test_a_node_outside_of_a_service_carries_no_label_of_one(make: Any) -> None:
+    assert make(SERVICE_ID=None)["node-label"] == OWN_LABELS[:1]
 
 
 def test_a_storage_node_bears_longhorns_label_and_taint() -> None:
     assert agent(is_storage=True) == {
         **agent(),
         "node-label": [
-            "oneke.opennebula.io/vm-id=367",
+            *OWN_LABELS,
             "node.longhorn.io/create-default-disk=true",
         ],
         "node-taint": ["node.longhorn.io/create-default-disk=true:NoSchedule"],
@@ -198,7 +207,7 @@ def test_own_settings_come_last() -> None:
         "cni": ["calico"],
         "kubelet-arg": "max-pods=200",
         "disable": ["rke2-ingress-nginx", "rke2-metrics-server"],
-        "node-label": ["oneke.opennebula.io/vm-id=367", "a=b"],
+        "node-label": [*OWN_LABELS, "a=b"],
         "node-taint": ["CriticalAddonsOnly=true:NoExecute", "x=y:NoSchedule"],
         "tls-san": ["localhost", "127.0.0.1", "10.2.11.86", "k8s.example.org"],
         "write-kubeconfig-mode": "0644",
