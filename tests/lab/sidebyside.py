@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.bake import bake
+from tests.lab.bake import Cache, Image, bake
 from tests.lab.basics import REPOSITORY, LabError
 
 BOXES = 2
@@ -50,22 +50,28 @@ class FileRun:
 
 
 def run_lab_tests(arguments: Sequence[str] = ()) -> int:
-    """Bake, run every file of lab tests, and return the exit status.
+    """Bake, run the files of lab tests, and return the exit status.
 
     Args:
-        arguments: More arguments for pytest.
+        arguments: Files to run, all where there is none; what else there is goes to pytest.
     """
-    bake()
+    # Every box gets this image, whatever happens to the working tree in the meantime.
+    image = bake()
+    held = Cache.default().hold()
+    chosen = [Path(one).resolve() for one in arguments if one.endswith(".py")]
+    options = [one for one in arguments if not one.endswith(".py")]
     started = time.monotonic()
     runs = []
     with ThreadPoolExecutor(BOXES) as pool:
-        waiting = [pool.submit(_run_file, file, arguments) for file in _files()]
+        files = chosen or _files()
+        waiting = [pool.submit(_run_file, file, options, image) for file in files]
         for ended in as_completed(waiting):
             run = ended.result()
             runs.append(run)
             print(f"{run.file.relative_to(REPOSITORY)}: {run.summary}", flush=True)
             if not run.is_well:
                 print(run.output, flush=True)
+    os.close(held)
     print(f"lab: {_counts(runs)} in {time.monotonic() - started:.0f} s, {BOXES} boxes side by side")
     return 0 if all(run.is_well for run in runs) else 1
 
@@ -83,7 +89,7 @@ def _files() -> list[Path]:
     return sorted(found, key=lambda file: file.name not in _LONGEST)
 
 
-def _run_file(file: Path, arguments: Sequence[str]) -> FileRun:
+def _run_file(file: Path, arguments: Sequence[str], image: Image) -> FileRun:
     pytest = [sys.executable, "-m", "pytest", "-m", "lab", "-p", "no:cacheprovider", str(file)]
     command = [sys.executable, "-m", "tests.lab", "box", "--", *pytest, *arguments]
     started = time.monotonic()
@@ -94,7 +100,7 @@ def _run_file(file: Path, arguments: Sequence[str]) -> FileRun:
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=REPOSITORY,
-            env=os.environ,
+            env={**os.environ, "ONEKE_LAB_IMAGE": image.keys},
             check=False,
         )
         output.seek(0)

@@ -7,6 +7,7 @@ The tests of a class share a service and take it in the state that the ones befo
 from __future__ import annotations
 
 import json
+import platform
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any, Self, TypeVar
 
 import pytest
 
-from tests.lab.bake import Image
+from tests.lab.bake import HELM_MACHINE, Image
 from tests.lab.basics import LabError, wait_until
 from tests.lab.context import PUBLIC_VIP
 from tests.lab.gateway_node import AGENT_UNIT, unit_property
@@ -400,6 +401,20 @@ class TestOneOfEach:
         ca = "/var/lib/rancher/rke2/agent/server-ca.crt"
         told = node.run(["curl", "-s", "--cacert", ca, "https://ep0.eth0.vr:6443/readyz"])
         assert json.loads(told.stdout)["code"] == 401
+
+    def test_root_of_a_master_has_the_clusters_tools(self, cluster: Cluster) -> None:
+        [master] = cluster.service.nodes("master")
+
+        def shell(command: str) -> str:
+            return master.run(["bash", "-lc", command]).stdout
+
+        assert shell("echo $KUBECONFIG").strip() == "/etc/rancher/rke2/rke2.yaml"
+        assert shell("kubectl get nodes --no-headers").count(" Ready ") == 3
+        shell("crictl ps")
+        if platform.machine() == HELM_MACHINE:
+            header, *releases = shell("helm list --all-namespaces").splitlines()
+            assert header.split()[:2] == ["NAME", "NAMESPACE"]
+            assert releases == []
 
     def test_another_run_changes_nothing(self, cluster: Cluster) -> None:
         def configure(node: Node) -> int:

@@ -2,11 +2,16 @@
 # Puts RKE2 into the root it runs in: the double, or the real one where its tarball is given.
 # Like the real tarball it enables nothing.
 #
-# LAB_RKE2  folder with the double, and perhaps rke2.tar.gz (default: /run/oneke-build/rke2)
+# LAB_RKE2  folder with the double, and perhaps rke2.tar.gz and helm (default: /run/oneke-build/rke2)
 set -euo pipefail
 
 readonly SOURCE=${LAB_RKE2:-/run/oneke-build/rke2}
 readonly PROGRAM=/usr/local/lib/rke2-double
+
+# Helm is no part of RKE2; an image has it beside it, and so has a node of the lab.
+if [[ -e $SOURCE/helm ]]; then
+    install -D -m 0755 "$SOURCE/helm" /usr/local/bin/helm
+fi
 
 if [[ -e $SOURCE/rke2.tar.gz ]]; then
     tar --extract --gzip --no-same-owner --file "$SOURCE/rke2.tar.gz" --directory /usr/local
