@@ -9,6 +9,7 @@ readonly WHEELS=${ONEKE_WHEELS:-/run/oneke-build/wheels}
 readonly PREFIX=/opt/oneke
 readonly SHARE=$PREFIX/share/oneke
 readonly UNITS=/etc/systemd/system
+readonly PRESETS=/usr/lib/systemd/system-preset
 
 shopt -s nullglob dotglob
 
@@ -42,6 +43,12 @@ units=("$SHARE"/systemd/*)
 if [[ ${#units[@]} -gt 0 ]]; then
     cp -R --no-preserve=ownership "${units[@]}" "$UNITS/"
     chmod -R u=rwX,go=rX "${units[@]/#$SHARE\/systemd/$UNITS}"
+fi
+# Presets are read from a folder of their own.
+presets=("$UNITS"/*.preset)
+if [[ ${#presets[@]} -gt 0 ]]; then
+    install -d -m 0755 "$PRESETS"
+    mv -f "${presets[@]}" "$PRESETS/"
 fi
 if [[ -e $UNITS/oneke.target ]]; then
     systemctl --quiet enable oneke.target

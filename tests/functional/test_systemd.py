@@ -1,0 +1,174 @@
+"""The units of the image, judged by systemd itself, in a root of their own.
+
+`systemd-analyze verify` ends well on some mistakes that it only writes down, so whatever it writes
+fails a test.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.functional
+
+UNITS = Path(__file__).parents[2] / "systemd"
+SYSTEM_UNITS = Path("/usr/lib/systemd/system")
+ETC = "etc/systemd/system"
+# What the image has and units may start. The other programs of its machine are not there.
+COMMANDS = ("usr/local/bin/oneke-agent", "usr/bin/systemctl", "bin/true", "bin/kill")
+NAMES = sorted(path.name for path in UNITS.iterdir() if path.suffix != ".preset")
+SERVICES = [name for name in NAMES if name.endswith(".service")]
+# Daemons, and what only sends one message, are shut in. The others set up the machine, as root.
+MOST_EXPOSURE: Mapping[str, float] = {
+    "oneke-backends.service": 2.2,
+    "oneke-context.service": 1.3,
+}
+
+_EXPOSURE = re.compile(r"Overall exposure level for (?P<unit>\S+): (?P<level>[0-9.]+)")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root with systemd's own units, ours, and the commands that ours name."""
+    made = tmp_path / "root"
+    shutil.copytree(SYSTEM_UNITS, made / "usr/lib/systemd/system", symlinks=True)
+    for name in ("lib", "bin"):
+        (made / "usr" / name).mkdir(exist_ok=True)
+        (made / name).symlink_to(f"usr/{name}")
+    for command in COMMANDS:
+        path = made / command
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    shutil.copytree(UNITS, made / ETC)
+    return made
+
+
+def told(*argv: str) -> subprocess.CompletedProcess[str]:
+    """Run a command and keep all that it says."""
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+    return subprocess.run(
+        argv, capture_output=True, text=True, check=False, timeout=60, env=environment
+    )
+
+
+def verified(root: Path, name: str) -> subprocess.CompletedProcess[str]:
+    """Have a unit of the root judged, with all that it pulls in."""
+    path = root / ETC / name
+    return told("systemd-analyze", "verify", "--man=no", f"--root={root}", str(path))
+
+
+def settings(name: str) -> ConfigParser:
+    """Read a unit; a key that is there several times keeps its last value."""
+    parser = ConfigParser(strict=False, interpolation=None, delimiters=("=",), comment_prefixes="#")
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # as its documentation says
+    parser.read(UNITS / name)
+    return parser
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_systemd_has_nothing_to_say_about_a_unit(root: Path, name: str) -> None:
+    done = verified(root, name)
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("[Service]\nExecStart=/usr/bin/no-such-command\n", "not executable"),
+        ("[Service]\nExecStart=/bin/true\nRestrictNamespace=yes\n", "Unknown key"),
+        ("[Service]\nExecStart=/bin/true\nType=oneshoot\n", "Failed to parse"),
+    ],
+)
+def test_what_is_wrong_in_a_unit_would_be_told(root: Path, line: str, complaint: str) -> None:
+    (root / ETC / "oneke-wrong.service").write_text(line)
+    assert complaint in verified(root, "oneke-wrong.service").stderr
+
+
+def test_no_unit_waits_for_itself(root: Path) -> None:
+    """With the contextualization package's units, of which one comes after multi-user.target.
+
+    Source: OpenNebula addon-context-linux, src/usr/lib/systemd/system.
+    """
+    units = {
+        "one-context-local.service": "DefaultDependencies=no\nBefore=network-pre.target\n",
+        "one-context-online.service": "After=one-context-local.service\n"
+        "Before=network-online.target\n",
+        "one-context.service": "Requires=one-context-local.service\n"
+        "After=multi-user.target one-context-local.service\n",
+    }
+    for name, lines in units.items():
+        text = f"[Unit]\n{lines}[Service]\nType=oneshot\nExecStart=/bin/true\n"
+        (root / ETC / name).write_text(text)
+    for target, name in (
+        ("multi-user.target", "one-context.service"),
+        ("multi-user.target", "oneke.target"),
+        ("network-online.target", "one-context-online.service"),
+    ):
+        wants = root / ETC / f"{target}.wants"
+        wants.mkdir(exist_ok=True)
+        (wants / name).symlink_to(f"../{name}")
+    done = told(
+        "systemd-analyze",
+        "verify",
+        "--man=no",
+        f"--root={root}",
+        str(root / "usr/lib/systemd/system/multi-user.target"),
+    )
+    assert "cycle" not in done.stderr
+    assert "oneke" not in done.stderr
+
+
+@pytest.mark.parametrize("name", MOST_EXPOSURE)
+def test_a_unit_that_can_be_shut_in_is(root: Path, name: str) -> None:
+    done = told("systemd-analyze", "security", "--offline=yes", f"--root={root}", name)
+    found = _EXPOSURE.search(done.stdout)
+    assert found is not None, done.stderr
+    assert found["unit"] == name
+    assert float(found["level"]) <= MOST_EXPOSURE[name]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_runs_for_long_is_shut_in(name: str) -> None:
+    is_daemon = settings(name)["Service"]["Type"] != "oneshot"
+    assert name in MOST_EXPOSURE or not is_daemon
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_a_unit_says_is_found_under_its_name(name: str) -> None:
+    service = settings(name)["Service"]
+    assert service["SyslogIdentifier"] == name.removesuffix(".service")
+    assert service["UMask"] == "0077"
+
+
+def test_people_at_the_console_see_what_a_run_does() -> None:
+    service = settings("oneke-agent.service")["Service"]
+    assert service["StandardOutput"] == "journal+console"
+    assert service["StandardError"] == "journal"
+
+
+def test_presets_leave_the_roles_daemons_to_the_agent(root: Path) -> None:
+    presets = root / "usr/lib/systemd/system-preset"
+    presets.mkdir(exist_ok=True)
+    for preset in UNITS.glob("*.preset"):
+        shutil.copy(preset, presets)
+    daemon = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
+    quiet = ("haproxy", "keepalived", "unbound", "rke2-server", "rke2-agent", "iscsid", "rpcbind")
+    for name in (*quiet, "ssh", "oneke-ssh-host-keys"):
+        (root / ETC / f"{name}.service").write_text(daemon)
+    told("systemctl", f"--root={root}", "preset-all")
+    listed = told("systemctl", f"--root={root}", "list-unit-files", "--no-legend", "--plain")
+    states = {line.split()[0]: line.split()[1] for line in listed.stdout.splitlines() if line}
+    assert {states[f"{name}.service"] for name in quiet} == {"disabled"}
+    assert states["oneke.target"] == "enabled"
+    # What is nobody's business here stays as the distribution has it.
+    assert states["ssh.service"] == "enabled"
+    assert states["oneke-ssh-host-keys.service"] == "enabled"
+    ours = {name: states[name] for name in NAMES if name != "oneke.target"}
+    assert set(ours.values()) == {"static"}, "what the target wants, or the agent starts"
