@@ -29,7 +29,7 @@ from tests.lab.basics import REPOSITORY, CommandFailed, LabError, run, wait_unti
 FORMAT = "1"
 """Goes into every key: changed when the way layers are made changes."""
 
-KEPT_IMAGES = 5
+KEPT_IMAGES = 8
 AGENT_STEP = "80-agent.sh"
 CONTEXT_STEP = "lab-context"
 RKE2_STEP = "lab-rke2"
@@ -87,6 +87,15 @@ class Step:
     name: str
     script: Path | None
     key: str
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A script that an image for other than lab nodes has run besides, and the step it follows."""
+
+    name: str
+    script: Path
+    after: str
 
 
 @dataclass(frozen=True)
@@ -229,35 +238,40 @@ def dependencies_key(pyproject: Mapping[str, object], release: Release, machine:
     return layer_key("wheels", wanted.encode(), release.python.encode(), machine.encode())
 
 
-def plan_steps(repository: Path, release: Release, machine: str, kernel: str) -> tuple[Step, ...]:
+def plan_steps(
+    repository: Path, release: Release, machine: str, kernel: str, extras: Sequence[Extra] = ()
+) -> tuple[Step, ...]:
     """List the layers of the image that belongs to the working tree, the lowest first.
 
     Only reads the working tree, so that it can also tell whether a baked image is out of date.
     """
     pyproject = tomllib.loads((repository / "pyproject.toml").read_text())
     lab = Path(__file__).parent
-    wheels = dependencies_key(pyproject, release, machine) + project_key(repository)
+    steps: list[Step] = []
+
+    def add(name: str, script: Path | None, *inputs: bytes) -> None:
+        key = layer_key(steps[-1].key if steps else "", *inputs)
+        steps.append(Step(name, script, key))
+        for extra in extras:
+            if extra.after == name:
+                add(extra.name, extra.script, extra.script.read_bytes())
+
     components = " ".join(release.components)
-    key = layer_key("", f"{release.identity} {release.codename} {components} {machine}".encode())
-    steps = [Step("base", None, key)]
-    context = layer_key(
-        "", hash_files(lab / "context", ["install.sh", "root"]), f"{kernel}".encode()
-    )
-    scripts = sorted((repository / "packer" / "scripts").glob("[0-9][0-9]-*.sh"))
-    for script in scripts:
+    add("base", None, f"{release.identity} {release.codename} {components} {machine}".encode())
+    for script in sorted((repository / "packer" / "scripts").glob("[0-9][0-9]-*.sh")):
+        inputs = [script.read_bytes()]
         # The contextualization package is in an image before it is told not to report READY.
         if script.name.startswith("60-"):
-            key = layer_key(key, context.encode())
-            steps.append(Step(CONTEXT_STEP, lab / "context" / "install.sh", key))
-        inputs = [script.read_bytes()]
+            files = hash_files(lab / "context", ["install.sh", "root"])
+            context = layer_key("", files, f"{kernel}".encode())
+            add(CONTEXT_STEP, lab / "context" / "install.sh", context.encode())
         # RKE2 is there before the agent, so that a change of the agent does not install it again.
         if script.name == AGENT_STEP:
             rke2 = layer_key("", hash_files(lab / "rke2", RKE2_INPUTS), _tarball_identity())
-            key = layer_key(key, rke2.encode())
-            steps.append(Step(RKE2_STEP, lab / "rke2" / "install.sh", key))
+            add(RKE2_STEP, lab / "rke2" / "install.sh", rke2.encode())
+            wheels = dependencies_key(pyproject, release, machine) + project_key(repository)
             inputs.append(wheels.encode())
-        key = layer_key(key, *inputs)
-        steps.append(Step(script.name, script, key))
+        add(script.name, script, *inputs)
     return tuple(steps)
 
 
@@ -308,13 +322,16 @@ class Cache:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         return descriptor
 
-    def remember(self, steps: Sequence[Step], wheel_folders: Sequence[Path]) -> None:
+    def remember(
+        self, steps: Sequence[Step], wheel_folders: Sequence[Path], extras: Sequence[Extra] = ()
+    ) -> None:
         """Note the image as the newest and remove what only forgotten ones used.
 
         Nothing is removed while a box is open, because its nodes stand on these layers.
         """
         layers, wheels = [step.key for step in steps], [folder.name for folder in wheel_folders]
-        entry = {"layers": layers, "wheels": wheels}
+        entry: dict[str, list[str]] = {"layers": layers, "wheels": wheels}
+        entry |= {"extras": [extra.name for extra in extras]} if extras else {}
         try:
             entries = [entry, *(old for old in json.loads(self.images.read_text()) if old != entry)]
         except (OSError, ValueError):
@@ -343,14 +360,16 @@ def current_image(repository: Path = REPOSITORY, cache: Cache | None = None) -> 
     cache = cache or Cache.default()
     if pinned := os.environ.get("ONEKE_LAB_IMAGE"):
         return Image(tuple(cache.layers / key for key in pinned.split(",")))
-    steps = _steps(repository)
+    steps = working_tree_steps(repository)
     layers = tuple(cache.layer(step) for step in steps)
     missing = [step.name for step, layer in zip(steps, layers, strict=True) if not layer.exists()]
     if not missing:
         return Image(layers)
     if os.environ.get("ONEKE_LAB_STALE") == "1" and cache.images.exists():
-        keys = json.loads(cache.images.read_text())[0]["layers"]
-        return Image(tuple(cache.layers / key for key in keys))
+        entries = json.loads(cache.images.read_text())
+        keys = next((entry["layers"] for entry in entries if "extras" not in entry), [])
+        if keys:
+            return Image(tuple(cache.layers / key for key in keys))
     raise LabError(
         f"the node image does not belong to this working tree (to be made: {', '.join(missing)}); "
         "run `python3 -m tests.lab bake` outside the box first, or set ONEKE_LAB_STALE=1 to take "
@@ -361,8 +380,16 @@ def current_image(repository: Path = REPOSITORY, cache: Cache | None = None) -> 
 # --- the bake ------------------------------------------------------------------------------------
 
 
-def bake(repository: Path = REPOSITORY, cache: Cache | None = None) -> Image:
+def bake(
+    repository: Path = REPOSITORY, cache: Cache | None = None, extras: Sequence[Extra] = ()
+) -> Image:
     """Make every layer of the working tree's image that is not in the cache yet.
+
+    Args:
+        repository: The working tree.
+        cache: Where layers are kept.
+        extras: Scripts that make another image than that of lab nodes; the layers below the first
+            of them are the same.
 
     Raises:
         LabError: If a step fails; its output is in the text.
@@ -374,7 +401,7 @@ def bake(repository: Path = REPOSITORY, cache: Cache | None = None) -> Image:
         release = find_release(Path("/etc/os-release").read_text())
         # The tree may be edited while it is baked: keys and contents must be of one state of it.
         repository = _snapshot(repository, cache.partial / "snapshot")
-        steps = _steps(repository)
+        steps = working_tree_steps(repository, extras)
         wheel_folders: list[Path] = _known_wheels(repository, cache, release)
         helm = _helm_folder(cache)
         for index, step in enumerate(steps):
@@ -393,7 +420,7 @@ def bake(repository: Path = REPOSITORY, cache: Cache | None = None) -> Image:
             _make_layer(cache, step, below, release, wheel_folders, helm)
             _say(f"{step.name}: done in {time.monotonic() - started:.1f} s")
         _remove(repository)
-        cache.remember(steps, [*wheel_folders, helm])
+        cache.remember(steps, [*wheel_folders, helm], extras)
     return Image(tuple(cache.layer(step) for step in steps))
 
 
@@ -409,9 +436,10 @@ def _snapshot(repository: Path, target: Path) -> Path:
     return target
 
 
-def _steps(repository: Path) -> tuple[Step, ...]:
+def working_tree_steps(repository: Path, extras: Sequence[Extra] = ()) -> tuple[Step, ...]:
+    """What `plan_steps` lists on this machine."""
     release = find_release(Path("/etc/os-release").read_text())
-    return plan_steps(repository, release, platform.machine(), platform.release())
+    return plan_steps(repository, release, platform.machine(), platform.release(), extras)
 
 
 def _make_layer(

@@ -9,8 +9,11 @@ import pytest
 from tests.lab.bake import (
     RELEASES,
     Cache,
+    Extra,
     Image,
+    Release,
     acquire_settings,
+    current_image,
     dependencies_key,
     find_release,
     hash_files,
@@ -46,8 +49,12 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def tree_args(tree: Path, kernel: str = "6.1") -> tuple[Path, Release, str, str]:
+    return tree, BOOKWORM, "x86_64", kernel
+
+
 def keys(tree: Path, kernel: str = "6.1") -> dict[str, str]:
-    return {step.name: step.key for step in plan_steps(tree, BOOKWORM, "x86_64", kernel)}
+    return {step.name: step.key for step in plan_steps(*tree_args(tree, kernel))}
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
@@ -83,6 +90,32 @@ def test_a_changed_script_remakes_its_layer_and_all_above(tree: Path) -> None:
     (tree / "packer" / "scripts" / "60-contextualization.sh").write_text("other\n")
     above = ["60-contextualization.sh", "lab-rke2", "80-agent.sh", "90-clean.sh"]
     assert changed(before, keys(tree)) == above
+
+
+def test_an_extra_script_comes_after_its_step_and_leaves_the_layers_below(tree: Path) -> None:
+    script = tree / "kernel.sh"
+    script.write_text("kernel\n")
+    extra = Extra("kernel", script, after="10-packages.sh")
+    steps = plan_steps(tree, BOOKWORM, "x86_64", "6.1", [extra])
+    with_it, without = {step.name: step.key for step in steps}, keys(tree)
+    assert list(with_it)[:4] == ["base", "10-packages.sh", "kernel", "lab-context"]
+    same = [name for name, key in without.items() if with_it[name] == key]
+    assert same == ["base", "10-packages.sh"]
+
+
+def test_nodes_do_not_boot_from_an_image_with_extra_scripts(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEKE_LAB_STALE", "1")
+    monkeypatch.delenv("ONEKE_LAB_IMAGE", raising=False)
+    monkeypatch.setattr("tests.lab.bake.working_tree_steps", lambda _: plan_steps(*tree_args(tree)))
+    cache = Cache(tree / "cache")
+    for folder in (cache.layers, cache.wheels):
+        folder.mkdir(parents=True)
+    steps = plan_steps(*tree_args(tree))
+    cache.remember(steps, [])
+    cache.remember(steps[:2], [], [Extra("kernel", tree / "kernel.sh", after="base")])
+    assert current_image(tree, cache).layers[-1].name == steps[-1].key
 
 
 def test_byte_code_does_not_count(tree: Path) -> None:
