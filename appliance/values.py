@@ -274,6 +274,15 @@ def parse_url(text: str, limits: Limits) -> str:
     return url.rstrip("/")
 
 
+def parse_url_list(text: str, limits: Limits) -> tuple[str, ...]:
+    """Read http or https addresses between blanks, commas or semicolons."""
+    words = filter(None, _SEPARATORS.split(text))
+    try:
+        return tuple(dict.fromkeys(parse_url(word, limits) for word in words))
+    except Rejected:
+        raise Rejected("expected addresses such as https://registry.example.org:5000") from None
+
+
 def _names_a_server(url: str) -> bool:
     try:
         parts = urlsplit(url)
@@ -313,6 +322,11 @@ def parse_base64_text(text: str, limits: Limits) -> str:
         except (binascii.Error, UnicodeDecodeError):
             return text
     return text
+
+
+def parse_secret_text(text: str, limits: Limits) -> Secret:
+    """Read a text, plain or in base64, that must not be seen."""
+    return Secret(parse_base64_text(text, limits))
 
 
 @dataclass(frozen=True)
@@ -583,7 +597,7 @@ class ValueType:
 
 
 # Types whose texts must not be shown.
-SECRET_TYPES = frozenset({"secret", "proxy"})
+SECRET_TYPES = frozenset({"secret", "secret_text", "proxy"})
 
 TYPES: Mapping[str, ValueType] = {
     "boolean": ValueType(parse_boolean, "boolean", "YES or NO"),
@@ -598,9 +612,11 @@ TYPES: Mapping[str, ValueType] = {
     "netmask": ValueType(parse_netmask, "text", "netmask"),
     "host": ValueType(parse_host, "text", "IPv4 address or host name"),
     "url": ValueType(parse_url, "text", "URL"),
+    "url_list": ValueType(parse_url_list, "text", "list of URLs"),
     "choice": ValueType(parse_choice, "list", "choice"),
     "text": ValueType(parse_text, "text", "text"),
     "secret": ValueType(parse_secret, "password", "secret"),
+    "secret_text": ValueType(parse_secret_text, "text64", "secret text, plain or base64"),
     "base64_text": ValueType(parse_base64_text, "text64", "text, plain or base64"),
     "interface_list": ValueType(parse_interface_list, "text", "interface list"),
     "endpoint_list": ValueType(parse_endpoint_list, "text", "list of IPv4 addresses"),

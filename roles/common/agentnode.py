@@ -39,6 +39,7 @@ from roles.common.endpoints import ClusterNode, build_node
 from roles.common.localprobes import Rke2Installed, Rke2Program, WordsWhileDown
 from roles.common.probes import KUBELET, NodeSeen
 from roles.common.registration import registration_of_node, registration_of_worker
+from roles.common.registries import build_files
 from roles.common.rke2config import build_agent_config
 from roles.common.rke2environment import build_environment, render_environment
 from roles.common.rke2keys import KnownKeys
@@ -112,7 +113,8 @@ class AgentModel:
             known=self.known,
         )
         environment = render_environment(build_environment(self.params, self.node))
-        return Rke2Settings(UNIT, config, environment, password)
+        files = build_files(self.params.registries)
+        return Rke2Settings(UNIT, config, environment, password, files)
 
     def published_values(self) -> Mapping[str, str]:
         """Return what the service's other VMs need of a node that is Ready."""

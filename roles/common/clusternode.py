@@ -42,12 +42,18 @@ from roles.common.nodenetwork import (
 from roles.common.opennebula import OpenNebulaParams
 from roles.common.prerequisites import await_addresses
 from roles.common.probes import NodeSeen, OwnNode, SupervisorAnswers
+from roles.common.registries import (
+    HEADER,
+    REGISTRIES,
+    REGISTRY_CA,
+    RegistryFiles,
+    check_registries,
+)
 from roles.common.rke2check import check_rke2
 from roles.common.rke2config import SENSITIVE_MARK, holds_secret, render_config
-from roles.common.rke2environment import HEADER
 from roles.common.rke2extra import Config, parse_extra_config
 from roles.common.rke2keys import KnownKeys
-from roles.common.rke2params import BalancerParams, Rke2Params, VipParams
+from roles.common.rke2params import BalancerParams, RegistryParams, Rke2Params, VipParams
 
 WORDS_S = 90.0
 ONEGATE_TIMEOUT_S = 900.0
@@ -72,6 +78,7 @@ class ClusterNodeParams:
     dns: NodeDnsParams
     network: NetworkParams
     rke2: Rke2Params
+    registries: RegistryParams
 
     @property
     def has_onegate(self) -> bool:
@@ -168,7 +175,8 @@ def check_cluster_node(params: ClusterNodeParams) -> Findings:
     """Find what does not fit together."""
     network = check_node_network(params)
     problems, warnings = check_rke2(params, known=None)
-    return Findings((*network.problems, *problems), (*network.warnings, *warnings))
+    wrong, doubts = check_registries(params.registries)
+    return Findings((*network.problems, *problems, *wrong), (*network.warnings, *warnings, *doubts))
 
 
 def refuse_unknown_settings(params: ClusterNodeParams, known: KnownKeys) -> None:
@@ -215,12 +223,14 @@ class Rke2Settings:
         environment: The text of the unit's environment file; empty for no such file.
         password: The secret part of the token it joins with, to start it anew with another one;
             None where that makes no difference.
+        registries: The files about registries, which it reads when it starts.
     """
 
     unit: str
     config: Config
     environment: str
     password: Secret | None
+    registries: RegistryFiles
 
     @property
     def environment_file(self) -> PurePosixPath:
@@ -236,7 +246,10 @@ class Rke2Settings:
         is_founder = self.password is None
         config = {k: v for k, v in self.config.items() if not (is_founder and k == _BY_ADDRESS)}
         password = self.password.reveal() if self.password else ""
-        everything = json.dumps([config, self.environment, password], sort_keys=True, default=str)
+        parts: list[object] = [config, self.environment, password]
+        if self.registries.registries:
+            parts += [self.registries.registries.reveal(), self.registries.ca]
+        everything = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.sha256(everything.encode()).hexdigest()
 
 
@@ -248,7 +261,20 @@ def plan_rke2(settings: Rke2Settings) -> Iterator[Action]:
         yield WriteFile(settings.environment_file, settings.environment, mode=0o600, is_secret=True)
     else:
         yield RemoveFile(settings.environment_file, own_mark=HEADER)
+    yield from _plan_registries(settings.registries)
     yield BeginUnit(settings.unit, settings.digest())
+
+
+def _plan_registries(files: RegistryFiles) -> Iterator[Action]:
+    """Write what RKE2 reads about registries; what an administrator wrote there by hand stays."""
+    if files.ca:
+        yield WriteFile(REGISTRY_CA, files.ca)
+    if files.registries:
+        yield WriteFile(REGISTRIES, files.registries.reveal(), mode=0o600, is_secret=True)
+    else:
+        yield RemoveFile(REGISTRIES, own_mark=HEADER)
+    if not files.ca:
+        yield RemoveFile(REGISTRY_CA, own_mark=HEADER)
 
 
 def secret_file(path: PurePosixPath, token: Secret) -> WriteFile:

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from roles.common.addresses import build_address_book
 from roles.common.endpoints import ClusterNode
+from roles.common.registries import HEADER, direct_hosts
 from roles.common.rke2extra import parse_extra_config
-from roles.common.rke2params import NodeParams
+from roles.common.rke2params import NodeParams, RunningParams
 
-HEADER = "# Written by oneke-agent; local changes will be overwritten.\n"
 _ALWAYS_DIRECT = ("127.0.0.0/8", "localhost")
 _CLUSTER_DOMAIN = "cluster.local"
 
@@ -20,7 +20,7 @@ _CLUSTER_DOMAIN = "cluster.local"
 _ESCAPED = str.maketrans({c: f"\\{c}" for c in '"\\`$'})
 
 
-def build_environment(params: NodeParams, node: ClusterNode) -> Mapping[str, str]:
+def build_environment(params: RunningParams, node: ClusterNode) -> Mapping[str, str]:
     """Decide the environment: variable to value; empty where there is no proxy.
 
     A proxy's URL may hold a password, so the file must not be shown.
@@ -31,12 +31,12 @@ def build_environment(params: NodeParams, node: ClusterNode) -> Mapping[str, str
     return {**proxies, "NO_PROXY": ",".join(build_exceptions(params, node))} if proxies else {}
 
 
-def build_exceptions(params: NodeParams, node: ClusterNode) -> tuple[str, ...]:
+def build_exceptions(params: RunningParams, node: ClusterNode) -> tuple[str, ...]:
     """List what is reached without a proxy: the cluster and what it rests on, and what is given."""
     return tuple(dict.fromkeys((*_own_exceptions(params, node), *(params.rke2.no_proxy or ()))))
 
 
-def _own_exceptions(params: NodeParams, node: ClusterNode) -> Iterator[str]:
+def _own_exceptions(params: RunningParams, node: ClusterNode) -> Iterator[str]:
     yield from _ALWAYS_DIRECT
     ends = (node.endpoints.supervisor, node.endpoints.control_plane)
     yield from (end.host for end in ends if end)
@@ -54,6 +54,7 @@ def _own_exceptions(params: NodeParams, node: ClusterNode) -> Iterator[str]:
     onegate = urlsplit(params.opennebula.onegate_endpoint or "").hostname
     if onegate:
         yield onegate
+    yield from direct_hosts(params.registries)
 
 
 def _cluster_domain(params: NodeParams) -> str:

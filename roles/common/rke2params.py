@@ -64,6 +64,26 @@ class Rke2Params:
     start_timeout: float
 
 
+@dataclass(frozen=True)
+class RegistryParams:
+    """Drop-in `registries`.
+
+    Attributes:
+        mirrored: The registries the endpoints stand for, by host; `*` for all.
+        ca: Certificates in PEM, not looked at yet.
+        own_text: YAML of a registries.yaml, not looked at yet.
+    """
+
+    endpoints: tuple[str, ...] | None
+    mirrored: tuple[str, ...]
+    username: str | None
+    password: Secret | None
+    ca: str | None
+    fallback_enabled: bool
+    system_default: HostAndPort | None
+    own_text: Secret | None
+
+
 class NodeParams(Protocol):
     """What the modules about RKE2 need of a node's parameters."""
 
@@ -82,6 +102,14 @@ class NodeParams(Protocol):
     @property
     def rke2(self) -> Rke2Params:
         """What is said about RKE2."""
+
+
+class RunningParams(NodeParams, Protocol):
+    """What is needed to say what RKE2 runs with."""
+
+    @property
+    def registries(self) -> RegistryParams:
+        """Where images are fetched from."""
 
 
 def pinned_token(params: Rke2Params, user: str) -> Secret | None:

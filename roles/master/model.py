@@ -30,6 +30,7 @@ from roles.common.endpoints import ClusterNode, build_node
 from roles.common.localprobes import IsThere, Rke2Installed, Rke2Program, WordsWhileDown
 from roles.common.probes import ADMIN, ApiHealth, NodeSeen
 from roles.common.registration import registration_of_node, registration_of_server
+from roles.common.registries import build_files
 from roles.common.rke2config import build_server_config, published_kubeconfig
 from roles.common.rke2environment import build_environment, render_environment
 from roles.common.rke2keys import KnownKeys
@@ -114,7 +115,8 @@ class MasterModel:
             version=self.program.version,
         )
         environment = render_environment(build_environment(self.params, self.node))
-        return Rke2Settings(UNIT, config, environment, password)
+        files = build_files(self.params.registries)
+        return Rke2Settings(UNIT, config, environment, password, files)
 
     def published_values(self) -> Mapping[str, str]:
         """Return what the service's other VMs need of a master that serves."""
