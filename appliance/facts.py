@@ -120,7 +120,7 @@ def gather_facts(
         links=system.network.links(),
         routes=system.network.routes(),
         listening=system.network.listening(),
-        units={name: system.units.show(name) for name in wanted.units},
+        units=system.units.show_all(wanted.units),
         files={path: read_if_text(system, path) for path in wanted.files},
         tables={
             table: listed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,6 +59,9 @@ class Units(Protocol):
     def show(self, name: str) -> UnitState:
         """Return the state of a unit; one that does not exist has load not-found."""
 
+    def show_all(self, names: Sequence[str]) -> dict[str, UnitState]:
+        """Return the states of several units, by name, for the price of one."""
+
     def start(self, name: str) -> None:
         """Start and wait until it is up."""
 
@@ -98,10 +102,16 @@ class RealUnits:
 
     def show(self, name: str) -> UnitState:
         """Return the state of a unit."""
-        argv = ("systemctl", "show", name, f"--property={','.join(_PROPERTIES)}")
-        lines = self._commands.run(argv).stdout.splitlines()
-        found = dict(line.split("=", 1) for line in lines if "=" in line)
-        return UnitState(*(found.get(name, "") for name in _PROPERTIES))
+        return self.show_all((name,))[name]
+
+    def show_all(self, names: Sequence[str]) -> dict[str, UnitState]:
+        """Return the states of several units, by name."""
+        if not names:
+            return {}
+        argv = ("systemctl", "show", *names, f"--property={','.join(_PROPERTIES)}")
+        # One block of lines a unit, in the order they were asked for, a blank line between.
+        blocks = self._commands.run(argv).stdout.split("\n\n")
+        return {name: _parse_state(block) for name, block in zip(names, blocks, strict=True)}
 
     def start(self, name: str) -> None:
         """Start and wait until it is up."""
@@ -148,3 +158,8 @@ class RealUnits:
 
     def _systemctl(self, *arguments: str) -> None:
         self._commands.run(("systemctl", *arguments), timeout_s=_START_TIMEOUT_S)
+
+
+def _parse_state(block: str) -> UnitState:
+    found = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+    return UnitState(*(found.get(name, "") for name in _PROPERTIES))

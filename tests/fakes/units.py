@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from appliance.errors import CommandError
@@ -47,6 +47,10 @@ class FakeUnits:
     def show(self, name: str) -> UnitState:
         """Return the state of a unit."""
         return self.states.get(name, MISSING)
+
+    def show_all(self, names: Sequence[str]) -> dict[str, UnitState]:
+        """Return the states of several units."""
+        return {name: self.show(name) for name in names}
 
     def start(self, name: str) -> None:
         """Start."""
