@@ -14,6 +14,10 @@ OnekeError
     NotReady                75  a deadline passed; says what was waited for
     StillDifferent          75  an action was carried out and its effect is not there
     AlreadyRunning          75  another run holds the lock
+    LockFileError           78  the lock file of artifacts is not well formed, or lacks a sum
+    ArtifactRefused         78  a server has no such artifact, or gives another one than is pinned
+    ArtifactUnavailable     75  a server does not give a whole artifact now
+    SeveralErrors       78, 75  more than one of these, all found before they were told
     RequestError            75  somebody who was asked over HTTP did not do it
         OneGateError        75  OneGateUnavailable, -Refused, -Passing, -Malformed
         KubernetesError     75  KubernetesUnavailable, -Refused, -Conflict, -Malformed
@@ -202,6 +206,46 @@ class AlreadyRunning(OnekeError):
     """Another run of the agent is changing this machine."""
 
     exit_code = EXIT_TEMPORARY
+
+
+class LockFileError(OnekeError):
+    """The lock file of artifacts can not be used as it is."""
+
+    exit_code = EXIT_CONFIGURATION
+
+
+class ArtifactRefused(OnekeError):
+    """A server has no such artifact, or what it gives is not the one that is pinned."""
+
+    exit_code = EXIT_CONFIGURATION
+
+
+class ArtifactUnavailable(OnekeError):
+    """A server does not give a whole artifact; what came of it is kept for another try."""
+
+    exit_code = EXIT_TEMPORARY
+
+
+class SeveralErrors(OnekeError):
+    """More than one thing is wrong; a person must act if that is so of any of them.
+
+    Attributes:
+        errors: Each of them, in the order of what they are about.
+    """
+
+    def __init__(self, errors: Sequence[OnekeError]) -> None:
+        """Keep them."""
+        self.errors = tuple(errors)
+        self.exit_code = max(error.exit_code for error in self.errors)
+        super().__init__(f"{len(self.errors)} errors: {'; '.join(map(str, self.errors))}")
+
+
+def raise_all(errors: Sequence[OnekeError]) -> None:
+    """Raise one error as it is, and several as one; nothing where there is none."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise SeveralErrors(errors)
 
 
 class RequestError(OnekeError):

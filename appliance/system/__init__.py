@@ -7,19 +7,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from appliance.system.bulk import Bulk, RealBulk
 from appliance.system.clock import Clock, RealClock
 from appliance.system.commands import Commands, RealCommands
 from appliance.system.disks import Disks, RealDisks
+from appliance.system.download import Downloads, HttpDownloads
 from appliance.system.files import Files, RealFiles
 from appliance.system.kubernetes import Kubernetes
 from appliance.system.kuberneteshttp import HttpKubernetes
 from appliance.system.network import Network, RealNetwork
 from appliance.system.onegate import OneGate
 from appliance.system.packetfilter import PacketFilter, RealPacketFilter
+from appliance.system.registry import Registry, SkopeoRegistry
 from appliance.system.sockets import RealSockets, Sockets
 from appliance.system.supervisor import Supervisor
 from appliance.system.supervisorhttp import HttpSupervisor
 from appliance.system.units import RealUnits, Units
+
+# Whoever builds an image may have to go through a proxy, and to say who they are.
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+_OF_THE_BUILDER = (*_PROXIES, "REGISTRY_AUTH_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR", "HOME")
 
 __all__ = ["System", "real_system"]
 
@@ -42,6 +49,9 @@ class System:
     disks: Disks
     kubernetes: Kubernetes
     supervisor: Supervisor
+    downloads: Downloads
+    registry: Registry
+    bulk: Bulk
     onegate: OneGate | None = None
 
 
@@ -64,4 +74,7 @@ def real_system(root: str = "/") -> System:
         disks=RealDisks(commands),
         kubernetes=HttpKubernetes(files),
         supervisor=HttpSupervisor(),
+        downloads=HttpDownloads(files),
+        registry=SkopeoRegistry(RealCommands(_OF_THE_BUILDER), files),
+        bulk=RealBulk(files),
     )

@@ -60,6 +60,15 @@ class Commands(Protocol):
 class RealCommands:
     """Runs commands on this machine."""
 
+    def __init__(self, passed_on: Sequence[str] = ()) -> None:
+        """Give commands, beside the clean environment, these variables as they are here.
+
+        Args:
+            passed_on: The names of variables; those that are not set are not given.
+        """
+        own = {name: os.environ[name] for name in passed_on if name in os.environ}
+        self._environment = {**_ENVIRONMENT, **own}
+
     def run(
         self,
         argv: Sequence[str],
@@ -75,7 +84,7 @@ class RealCommands:
                 stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=_ENVIRONMENT,
+                env=self._environment,
                 start_new_session=True,
                 text=True,
                 errors="replace",

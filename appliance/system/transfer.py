@@ -61,6 +61,18 @@ class _Adapter(HTTPAdapter):
         """Leave to the context what requests would take from files of its own."""
 
 
+class SystemTrust(_Adapter):
+    """Trusts whom this machine trusts, a company's own authority included, by a proxy too."""
+
+    def __init__(self) -> None:
+        """Read the machine's certificates, or those that SSL_CERT_FILE names."""
+        super().__init__(ssl.create_default_context())
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        """Trust nobody else behind a proxy."""
+        return super().proxy_manager_for(proxy, ssl_context=self._context, **proxy_kwargs)
+
+
 def load_trust(file: str) -> ssl.SSLContext:
     """Return a context that trusts only whom the certificates in a file vouch for.
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from appliance.system import System
+from appliance.system.bulk import Bulk
 from appliance.system.clock import Clock
 from appliance.system.commands import Commands
 from appliance.system.disks import Disks
+from appliance.system.download import Downloads
 from appliance.system.files import Files
 from appliance.system.kubernetes import Kubernetes
 from appliance.system.network import Network
 from appliance.system.onegate import OneGate
 from appliance.system.packetfilter import PacketFilter
+from appliance.system.registry import Registry
 from appliance.system.sockets import Sockets
 from appliance.system.supervisor import Supervisor
 from appliance.system.units import Units
+from tests.fakes.artifacts import FakeBulk, FakeDownloads, FakeRegistry
 from tests.fakes.clock import FakeClock
 from tests.fakes.commands import FakeCommands
 from tests.fakes.disks import FakeDisks
@@ -40,13 +44,17 @@ def make_system(
     disks: Disks | None = None,
     kubernetes: Kubernetes | None = None,
     supervisor: Supervisor | None = None,
+    downloads: Downloads | None = None,
+    registry: Registry | None = None,
+    bulk: Bulk | None = None,
     onegate: OneGate | None = None,
 ) -> System:
     """Return a system of the parts given and empty fakes for the others, all on one tape."""
     tape = tape or Tape()
+    files = files or FakeFiles(tape=tape)
     return System(
         commands=commands or FakeCommands(),
-        files=files or FakeFiles(tape=tape),
+        files=files,
         units=units or FakeUnits(tape=tape),
         network=network or FakeNetwork(tape=tape),
         packet_filter=packet_filter or FakePacketFilter(tape=tape),
@@ -55,5 +63,8 @@ def make_system(
         disks=disks or FakeDisks(tape=tape),
         kubernetes=kubernetes or FakeKubernetes(tape=tape),
         supervisor=supervisor or FakeSupervisor(),
+        downloads=downloads or FakeDownloads(files, tape=tape),
+        registry=registry or FakeRegistry(files, tape=tape),
+        bulk=bulk or FakeBulk(files),
         onegate=onegate,
     )
