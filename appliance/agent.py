@@ -30,7 +30,7 @@ from appliance.logs import Logger
 from appliance.options import Options
 from appliance.plan import Action, GiveUp, Pause, Plan, Stage, Step
 from appliance.report import CONFIGURING, WAITING, Reporter
-from appliance.role import Task
+from appliance.role import Task, TaskResult
 from appliance.siblings import SiblingWatch
 from appliance.system import System
 from appliance.waiting import (
@@ -431,6 +431,22 @@ def begin_task(
     reporter = Reporter(system, identity, decided.role_name, log, tell)
     task: Task = decided.role.make_task(name, system, decided.params, reporter, log)
     return task
+
+
+def run_task(
+    system: System, options: Options, name: str, log: Logger, tell: Callable[[str], None]
+) -> TaskResult:
+    """Have one of the role's tasks done, or tell what it would do; see `begin_task`.
+
+    Raises:
+        AlreadyRunning: It is being done already.
+    """
+    task = begin_task(system, options, name, log, tell)
+    if options.dry_run:
+        return task.run(dry_run=True)
+    system.files.ensure_folder(paths.RUN_DIR, mode=0o700)
+    with system.files.lock(paths.RUN_DIR / f"{name}.lock"):
+        return task.run(dry_run=False)
 
 
 def _begin(

@@ -75,6 +75,9 @@ def make_parser() -> argparse.ArgumentParser:
     clean.add_argument(
         "--dry-run", action="store_true", help="show which would be deleted; delete none"
     )
+    clean.add_argument(
+        "--quiet", action="store_true", help="leave out nodes that are as they should be"
+    )
     clean.set_defaults(onegate_timeout_s=None)
     clean.description = (
         "Works on a master that serves. Deletes a node only if it is labelled with its VM, is not"
@@ -84,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     leave = _add_verb(verbs, "leave", "take leave, where this VM is being removed", _task)
     leave.add_argument("--dry-run", action="store_true", help="show what would be done; do nothing")
-    leave.set_defaults(onegate_timeout_s=_LEAVING_ONEGATE_S)
+    leave.set_defaults(onegate_timeout_s=_LEAVING_ONEGATE_S, quiet=False)
     leave.description = (
         "Run at every shutdown. Where OneGate says that OneFlow removes this VM, the node withdraws"
         " from the gateways' balancers, its pods go to other nodes, and it is taken out of the"
@@ -299,7 +302,7 @@ def _backends(arguments: argparse.Namespace) -> int:
 
 
 def _task(arguments: argparse.Namespace) -> int:
-    from appliance.agent import begin_task
+    from appliance.agent import run_task
     from appliance.logs import make_logger
     from appliance.system import real_system
 
@@ -309,22 +312,24 @@ def _task(arguments: argparse.Namespace) -> int:
 
     options = _options(arguments, dry_run=arguments.dry_run)
     options = replace(options, onegate_timeout_s=arguments.onegate_timeout_s)
-    task = begin_task(real_system(), options, arguments.verb, make_logger(), tell)
-    result = task.run(dry_run=arguments.dry_run)
+    result = run_task(real_system(), options, arguments.verb, make_logger(), tell)
     if arguments.json:
         print(json.dumps({"dry_run": arguments.dry_run, **asdict(result)}, indent=1))
     else:
-        _print_task(result)
+        _print_task(result, quiet=arguments.quiet)
     return EXIT_TEMPORARY if result.trouble else 0
 
 
-def _print_task(result: Any) -> None:
-    verdict_width = max((len(line.verdict) for line in result.lines), default=0)
-    width = max((len(line.subject) for line in result.lines), default=0)
-    for line in result.lines:
+def _print_task(result: Any, *, quiet: bool) -> None:
+    lines = [line for line in result.lines if not (quiet and line.is_usual)]
+    verdict_width = max((len(line.verdict) for line in lines), default=0)
+    width = max((len(line.subject) for line in lines), default=0)
+    for line in lines:
         print(f"{line.verdict:<{verdict_width}}  {line.subject:<{width}}  {line.reason}")
         if line.hint:
             print(f"{'':{verdict_width}}  {'':{width}}  hint: {line.hint}")
+    if quiet and not lines:
+        print(f"nothing to do: all {len(result.lines)} are as they should be")
     if result.trouble:
         print(f"oneke-agent: {result.trouble}", file=sys.stderr)
 

@@ -49,12 +49,14 @@ class TaskLine:
     Attributes:
         verdict: In one word.
         hint: What a person can do about it; empty where nothing needs to be done.
+        is_usual: Whether it is as it should be, so that nothing need be told.
     """
 
     subject: str
     verdict: str
     reason: str
     hint: str = ""
+    is_usual: bool = False
 
 
 @dataclass(frozen=True)

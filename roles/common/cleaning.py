@@ -118,7 +118,7 @@ class Cleaning:
     def _carry_out(self, finding: Finding, *, dry_run: bool) -> TaskLine:
         name = finding.node.name
         if finding.verdict is Verdict.KEEP:
-            return TaskLine(name, KEPT, finding.reason, finding.hint)
+            return TaskLine(name, KEPT, finding.reason, finding.hint, finding.node.is_ready)
         if dry_run:
             return TaskLine(name, TO_DELETE, finding.reason)
         try:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 import appliance.system
+from appliance import paths
 from appliance.cli import main
 from appliance.system import System
 from roles.common.cleaner import APART_S
@@ -49,6 +50,22 @@ def test_a_master_cleans(system: System, capsys: Captured) -> None:
     assert f"deleted  {OTHER}" in capsys.readouterr().out
     assert isinstance(system.kubernetes, FakeKubernetes)
     assert list(system.kubernetes.members) == [OWN]
+
+
+def test_it_is_quiet_where_there_is_nothing_to_do(system: System, capsys: Captured) -> None:
+    main(["clean", "--role", "master", "--quiet"])
+    assert OWN not in capsys.readouterr().out
+    assert main(["clean", "--role", "master", "--quiet"]) == 0
+    assert capsys.readouterr() == ("nothing to do: all 1 are as they should be\n", "")
+
+
+def test_it_is_not_done_twice_at_once(system: System, capsys: Captured) -> None:
+    with system.files.lock(paths.RUN_DIR / "clean.lock"):
+        assert main(["clean", "--role", "master"]) == 75
+        assert "clean.lock is held" in capsys.readouterr().err
+        assert main(["clean", "--role", "master", "--dry-run"]) == 0
+    assert isinstance(system.kubernetes, FakeKubernetes)
+    assert OTHER in system.kubernetes.members
 
 
 def test_a_master_that_does_not_serve_says_where_to_clean(system: System, capsys: Captured) -> None:
