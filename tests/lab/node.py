@@ -327,17 +327,21 @@ class Node:
 
     # --- context ----------------------------------------------------------------------------
 
-    def set_context(self, text: str, token: str | None = None) -> None:
+    def set_context(self, text: str, token: str | None = None, *, is_watched: bool = False) -> None:
         """Change what is on the VM's CONTEXT disc; a running node is told as a hook of the VM is.
 
         Args:
             text: Content of context.sh.
             token: Content of token.txt; None for a disc without.
+            is_watched: Whether a running node converges by itself then, as it does outside tests;
+                else it is left to the test to run the agent, from now on.
         """
         self.write(f"{CONTEXT_FOLDER}/context.sh", text, mode=0o600)
         if token is not None:
             self.write(f"{CONTEXT_FOLDER}/token.txt", f"{token}\n", mode=0o600)
         if self.is_running:
+            if not is_watched:
+                self.run(["systemctl", "stop", "oneke-context.path"])
             self.run(["systemctl", "start", "one-context-reconfigure.service"])
 
     def report_ready_early(self) -> None:

@@ -385,9 +385,8 @@ class TestAtBoot:
         assert status.returncode == 1
         assert "ONEAPP_VNF_KEEPALIVED_VRID=300" in status.stdout
         context = gateway_context(at_boot.lab, node, 2, **own_router(2))
-        node.set_context(context_text(context), node.token)
-        node.run(["systemctl", "start", AGENT_UNIT], timeout_s=120)
-        assert published(at_boot.lab, node)["READY"] == "YES"
+        node.set_context(context_text(context), node.token, is_watched=True)
+        wait_ready(at_boot.lab, node)
         assert published(at_boot.lab, node)["ONEKE_ERROR"] == ""
 
     def test_a_contextualization_that_reports_ready_early_is_what_the_image_prevents(
