@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Any, Protocol
-
-from appliance.errors import KubernetesMalformed
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -20,12 +17,14 @@ class Access:
         ca: File of the certificates that vouch for the server.
         certificate: File of the certificate that is shown.
         key: File of its key.
+        longest_s: The longest an answer may take; None for as long as is usual.
     """
 
     server: str
     ca: PurePosixPath
     certificate: PurePosixPath
     key: PurePosixPath
+    longest_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,8 @@ class Node:
         resource_version: Changes with every change of the node.
         created_s: Seconds since 1970; None where it does not tell.
         is_going: Whether it was deleted and something still holds it.
+        is_cordoned: Whether no new pods come to it.
+        addresses: Those it has inside the cluster.
     """
 
     name: str
@@ -86,6 +87,8 @@ class Node:
     conditions: tuple[Condition, ...]
     created_s: float | None
     is_going: bool = False
+    is_cordoned: bool = False
+    addresses: tuple[str, ...] = ()
 
     def condition(self, kind: str) -> Condition | None:
         """Return a condition by its kind."""
@@ -100,6 +103,52 @@ class Node:
     def is_ready(self) -> bool:
         """Whether its kubelet does its job."""
         return self.is_true("Ready")
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod of a node.
+
+    Attributes:
+        uid: Differs from that of an earlier pod of the same name.
+        phase: Pending, Running, Succeeded, Failed or Unknown.
+        controller: The kind of what made it and would make it anew; empty for nothing.
+        is_mirror: Whether it only shows what a kubelet runs by itself.
+        is_going: Whether it was deleted, and ends.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    phase: str
+    controller: str = ""
+    is_mirror: bool = False
+    is_going: bool = False
+
+    def __str__(self) -> str:
+        """Name it as people do."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease: who holds it, and until when if it is not renewed.
+
+    Attributes:
+        holder: Empty for nobody.
+        duration_s: For how long a renewal holds.
+        renewed_s: When it was renewed, in seconds since 1970; None where it does not tell.
+        uid: Empty for one that is yet to be made; `resource_version` likewise.
+        resource_version: Changes with every change of the lease.
+    """
+
+    namespace: str
+    name: str
+    holder: str
+    duration_s: float
+    renewed_s: float | None
+    uid: str = ""
+    resource_version: str = ""
 
 
 class Kubernetes(Protocol):
@@ -128,88 +177,41 @@ class Kubernetes(Protocol):
             KubernetesConflict: It changed, or another node of that name is there now.
         """
 
+    def cordon(self, access: Access, name: str) -> None:
+        """Let no new pods come to a node.
 
-def parse_node(document: object) -> Node:
-    """Read a node.
+        Raises:
+            KubernetesRefused: The bearer of the certificate may not do this, or there is no such
+                node.
+        """
 
-    Raises:
-        KubernetesMalformed: It is none, or lacks what tells it from others.
-    """
-    body = _mapping(document)
-    metadata, spec, status = (_mapping(body.get(key)) for key in ("metadata", "spec", "status"))
-    name, uid, version = (_text(metadata.get(key)) for key in ("name", "uid", "resourceVersion"))
-    if not (name and uid and version):
-        raise KubernetesMalformed("the answer holds a node without name, uid or resourceVersion")
-    return Node(
-        name=name,
-        uid=uid,
-        resource_version=version,
-        labels=_texts(metadata.get("labels")),
-        annotations=_texts(metadata.get("annotations")),
-        taints=tuple(
-            Taint(_text(one.get("key")), _text(one.get("value")), _text(one.get("effect")))
-            for one in _mappings(spec.get("taints"))
-        ),
-        conditions=tuple(
-            Condition(
-                _text(one.get("type")),
-                _text(one.get("status")),
-                _text(one.get("reason")),
-                _text(one.get("message")),
-                _seconds(one.get("lastTransitionTime")),
-            )
-            for one in _mappings(status.get("conditions"))
-        ),
-        created_s=_seconds(metadata.get("creationTimestamp")),
-        is_going=metadata.get("deletionTimestamp") is not None,
-    )
+    def pods(self, access: Access, node: str) -> tuple[Pod, ...]:
+        """Return all pods of a node, none left out."""
 
+    def evict(self, access: Access, pod: Pod) -> bool:
+        """Ask for a pod to end, so that what made it makes it anew elsewhere.
 
-def parse_nodes(document: object) -> tuple[tuple[Node, ...], str]:
-    """Read a page of the list of nodes.
+        Returns:
+            Whether it has to end: False where it was gone already.
 
-    Returns:
-        The nodes, and what to ask the next page with; empty after the last.
+        Raises:
+            KubernetesUnavailable: With status 429 where a budget for disruptions does not let it
+                go now.
+            KubernetesConflict: Another pod of that name is there now.
+        """
 
-    Raises:
-        KubernetesMalformed: It is no list of nodes.
-    """
-    body = _mapping(document)
-    items = body.get("items")
-    if body.get("kind") != "NodeList" or not isinstance(items, list | None):
-        raise KubernetesMalformed("the answer is no list of nodes")
-    more = _text(_mapping(body.get("metadata")).get("continue"))
-    return tuple(parse_node(item) for item in items or ()), more
+    def lease(self, access: Access, namespace: str, name: str) -> Lease | None:
+        """Return a lease, or None where there is none of that name."""
 
+    def put_lease(self, access: Access, lease: Lease) -> Lease:
+        """Make a lease, or change one if it is still just as it was when it was read.
 
-def parse_failing_checks(text: str) -> tuple[str, ...]:
-    """Read which checks fail out of what /readyz says beside a 500: `[-]etcd failed: ...`."""
-    failing = (line[3:].split() for line in text.splitlines() if line.startswith("[-]"))
-    return tuple(words[0] for words in failing if words)
+        Returns:
+            The lease as it is then.
 
+        Raises:
+            KubernetesConflict: It changed, or somebody else has made it.
+        """
 
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _mappings(value: object) -> Iterator[Mapping[str, Any]]:
-    for one in value if isinstance(value, list) else ():
-        if isinstance(one, dict):
-            yield one
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _texts(value: object) -> dict[str, str]:
-    return {key: text for key, text in _mapping(value).items() if isinstance(text, str)}
-
-
-def _seconds(value: object) -> float | None:
-    """Read a time such as 2026-11-21T07:00:00Z; one without its zone tells nothing."""
-    try:
-        time = datetime.fromisoformat(_text(value))
-    except ValueError:
-        return None
-    return time.timestamp() if time.tzinfo else None
+    def delete_lease(self, access: Access, lease: Lease) -> bool:
+        """Delete a lease if it is still just as it was when it was read; see `delete_node`."""

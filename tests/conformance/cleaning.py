@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from appliance.errors import OnekeError
-from appliance.system.kubernetes import Node, parse_node
+from appliance.system.kubernetes import Node
+from appliance.system.kubernetestexts import parse_node
 from appliance.system.onegate import Service, Vm
 from roles.common.cleaner import (
     APART_S,

@@ -8,7 +8,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.commands import Call, FakeCommands
 from tests.fakes.disks import FakeDisks, make_disk
 from tests.fakes.files import FakeFiles
-from tests.fakes.kubernetes import FakeKubernetes, make_node
+from tests.fakes.kubernetes import FakeKubernetes, make_node, make_pod
 from tests.fakes.log import FakeLog
 from tests.fakes.machine import make_system
 from tests.fakes.network import FakeNetwork, make_link
@@ -39,5 +39,6 @@ __all__ = [
     "make_disk",
     "make_link",
     "make_node",
+    "make_pod",
     "make_system",
 ]

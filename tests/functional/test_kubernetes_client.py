@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -22,12 +23,12 @@ from appliance.errors import (
     KubernetesUnavailable,
 )
 from appliance.system.files import RealFiles
-from appliance.system.kubernetes import Access, Condition, Health, Kubernetes, Taint
+from appliance.system.kubernetes import Access, Condition, Health, Kubernetes, Lease, Taint
 from appliance.system.kuberneteshttp import HttpKubernetes
 from appliance.system.supervisor import Answer as Said
 from appliance.system.supervisorhttp import HttpSupervisor
 from roles.common.probes import SupervisorAnswers
-from tests.fakes import FakeKubernetes, make_node, make_system
+from tests.fakes import FakeKubernetes, make_node, make_pod, make_system
 from tests.functional.tlsserver import (
     Answer,
     Pair,
@@ -113,17 +114,38 @@ def refusal(status: int, reason: str, message: str) -> Answer:
     return Answer(status, json.dumps(document).encode())
 
 
+def pod_document(name: str, node: str = "a") -> dict[str, Any]:
+    """Return a pod as the API server writes it."""
+    owner = {"kind": "ReplicaSet", "name": "web", "controller": True}
+    return {
+        "kind": "Pod",
+        "apiVersion": "v1",
+        "metadata": {
+            "namespace": "default",
+            "name": name,
+            "uid": f"uid-of-{name}",
+            "ownerReferences": [{"kind": "Other", "name": "x"}, owner],
+        },
+        "spec": {"nodeName": node},
+        "status": {"phase": "Running"},
+    }
+
+
 class Api:
     """The part of an API server that the client needs.
 
     Attributes:
-        nodes: Name to document.
-        page: How many nodes it lists at once at most.
+        nodes: Name to document; `pods` and `leases` likewise.
+        guarded: The pods that no budget lets go.
+        page: How many objects it lists at once at most.
         next: Answers to give instead of its own, one each.
     """
 
     def __init__(self, *names: str) -> None:
         self.nodes = {name: node_document(name) for name in names}
+        self.pods: dict[str, dict[str, Any]] = {}
+        self.leases: dict[str, dict[str, Any]] = {}
+        self.guarded: set[str] = set()
         self.page = 2
         self.next: list[Answer] = []
 
@@ -135,6 +157,12 @@ class Api:
         name = path.removeprefix("/api/v1/nodes").removeprefix("/")
         if path == "/readyz":
             return Answer(200, b"ok")
+        if path == "/api/v1/pods":
+            return self._pods(query)
+        if path.endswith("/eviction"):
+            return self._evict(path.split("/")[-2], json.loads(request.body))
+        if path.startswith("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"):
+            return self._lease(request, path)
         if not path.startswith("/api/v1/nodes"):
             return Answer(404, b"404 page not found")
         if not name:
@@ -143,19 +171,69 @@ class Api:
             return refusal(404, "NotFound", f'nodes "{name}" not found')
         if request.method == "DELETE":
             return self._delete(name, json.loads(request.body))
+        if request.method == "PATCH":
+            assert request.headers["Content-Type"] == "application/merge-patch+json"
+            self.nodes[name]["spec"] |= json.loads(request.body)["spec"]
         return Answer(200, json.dumps(self.nodes[name]).encode())
 
-    def _list(self, query: str) -> Answer:
-        given = dict(part.split("=", 1) for part in query.split("&"))
+    def _pods(self, query: str) -> Answer:
+        selected = dict(parse_qsl(query))["fieldSelector"]
+        node = selected.removeprefix("spec.nodeName=")
+        items = [pod for pod in self.pods.values() if pod["spec"]["nodeName"] == node]
+        return self._list(query, "Pod", items)
+
+    def _evict(self, name: str, eviction: dict[str, Any]) -> Answer:
+        assert (eviction["apiVersion"], eviction["kind"]) == ("policy/v1", "Eviction")
+        if name not in self.pods:
+            return refusal(404, "NotFound", f'pods "{name}" not found')
+        uid = self.pods[name]["metadata"]["uid"]
+        if eviction["deleteOptions"]["preconditions"]["uid"] != uid:
+            return refusal(409, "Conflict", "the UID in the precondition does not match")
+        if name in self.guarded:
+            return refusal(429, "TooManyRequests", "Cannot evict pod: disruption budget")
+        del self.pods[name]
+        return Answer(201, b'{"kind": "Status", "status": "Success"}')
+
+    def _lease(self, request: Request, path: str) -> Answer:
+        name = path.partition("/leases")[2].removeprefix("/")
+        body = json.loads(request.body) if request.body else {}
+        if request.method == "POST":
+            return self._keep(body["metadata"]["name"], body, is_new=True)
+        if name not in self.leases:
+            return refusal(404, "NotFound", f'leases "{name}" not found')
+        if request.method == "PUT":
+            return self._keep(name, body, is_new=False)
+        found = self.leases[name]
+        if request.method == "DELETE":
+            wanted = {key: found["metadata"][key] for key in ("uid", "resourceVersion")}
+            if body["preconditions"] != wanted:
+                return refusal(409, "Conflict", "Precondition failed")
+            del self.leases[name]
+            return Answer(200, b'{"kind": "Status", "status": "Success"}')
+        return Answer(200, json.dumps(found).encode())
+
+    def _keep(self, name: str, lease: dict[str, Any], *, is_new: bool) -> Answer:
+        found = self.leases.get(name)
+        if is_new and found:
+            return refusal(409, "AlreadyExists", f'leases "{name}" already exists')
+        version = found["metadata"]["resourceVersion"] if found else "0"
+        if not is_new and lease["metadata"].get("resourceVersion") != version:
+            return refusal(409, "Conflict", "the object has been modified")
+        lease["metadata"] |= {"uid": "u1", "resourceVersion": str(int(version) + 1)}
+        self.leases[name] = lease
+        return Answer(201 if is_new else 200, json.dumps(lease).encode())
+
+    def _list(self, query: str, kind: str = "Node", found: list[Any] | None = None) -> Answer:
+        given = dict(parse_qsl(query))
         start, size = int(given.get("continue", 0)), min(self.page, int(given["limit"]))
-        items = list(self.nodes.values())
+        items = list(self.nodes.values()) if found is None else found
         more = {"continue": str(start + size)} if start + size < len(items) else {}
         # As in every list, items do not tell their kind.
         page = [
             {key: one[key] for key in one if key not in ("kind", "apiVersion")}
             for one in items[start : start + size]
         ]
-        document = {"kind": "NodeList", "apiVersion": "v1", "metadata": more, "items": page}
+        document = {"kind": f"{kind}List", "apiVersion": "v1", "metadata": more, "items": page}
         return Answer(200, json.dumps(document).encode())
 
     def _delete(self, name: str, options: dict[str, Any]) -> Answer:
@@ -208,13 +286,22 @@ Either = tuple[Kubernetes, Access]
 
 @pytest.fixture(params=["http", "fake"])
 def either(request: pytest.FixtureRequest, certificates: Certificates) -> Iterator[Either]:
-    """The real client, or the fake that unit tests use; nodes a, b and c."""
+    """The real client, or the fake that unit tests use.
+
+    Nodes a, b and c; pods p1, p2 and p3 on a, of which no budget lets p3 go, and p4 on b.
+    """
     if request.param == "fake":
         path = PurePosixPath("/x")
-        nodes = [make_node(name) for name in "abc"]
-        yield FakeKubernetes(nodes), Access("https://127.0.0.1:6443", path, path, path)
+        fake = FakeKubernetes([make_node(name) for name in "abc"])
+        fake.place("a", make_pod("p1"), make_pod("p2"), make_pod("p3"))
+        fake.place("b", make_pod("p4"))
+        fake.guarded = {"p3"}
+        yield fake, Access("https://127.0.0.1:6443", path, path, path)
     else:
         api = Api("a", "b", "c")
+        api.pods = {name: pod_document(name) for name in ("p1", "p2", "p3")}
+        api.pods["p4"] = pod_document("p4", "b")
+        api.guarded = {"p3"}
         with serving(certificates.server, api.answer, clients=certificates.client_ca) as server:
             yield client(), access_to(server, certificates)
 
@@ -261,6 +348,86 @@ def test_a_node_that_is_not_as_it_was_read_stays(either: Either, change: dict[st
         kubernetes.delete_node(access, replace(node, **change))
     assert not caught.value.retryable
     assert kubernetes.node(access, "b") == node
+
+
+def test_a_node_is_cordoned_as_often_as_one_likes(either: Either) -> None:
+    kubernetes, access = either
+    for _ in range(2):
+        kubernetes.cordon(access, "b")
+        assert [node.is_cordoned for node in kubernetes.nodes(access)] == [False, True, False]
+
+
+def test_a_node_that_is_not_there_can_not_be_cordoned(either: Either) -> None:
+    kubernetes, access = either
+    with pytest.raises(KubernetesRefused, match="status 404"):
+        kubernetes.cordon(access, "z")
+
+
+def test_the_pods_of_a_node_are_those_and_no_others(either: Either) -> None:
+    kubernetes, access = either
+    pods = kubernetes.pods(access, "a")
+    assert [pod.name for pod in pods] == ["p1", "p2", "p3"]
+    assert pods[0] == make_pod("p1")
+    assert kubernetes.pods(access, "z") == ()
+
+
+def test_a_pod_is_evicted_once(either: Either) -> None:
+    kubernetes, access = either
+    pod = kubernetes.pods(access, "a")[0]
+    assert kubernetes.evict(access, pod) is True
+    assert [pod.name for pod in kubernetes.pods(access, "a")] == ["p2", "p3"]
+    assert kubernetes.evict(access, pod) is False
+
+
+def test_a_pod_that_no_budget_lets_go_stays_for_now(either: Either) -> None:
+    kubernetes, access = either
+    pod = kubernetes.pods(access, "a")[2]
+    with pytest.raises(KubernetesUnavailable, match="disruption budget") as caught:
+        kubernetes.evict(access, pod)
+    assert caught.value.status == 429
+    assert caught.value.retryable
+
+
+def test_another_pod_of_the_same_name_is_not_evicted(either: Either) -> None:
+    kubernetes, access = either
+    pod = replace(kubernetes.pods(access, "a")[0], uid="another")
+    with pytest.raises(KubernetesConflict, match="UID"):
+        kubernetes.evict(access, pod)
+    assert len(kubernetes.pods(access, "a")) == 3
+
+
+NEW = Lease("kube-system", "turn", "m1", 20.0, 1_795_244_400.25)
+
+
+def test_a_lease_is_made_once(either: Either) -> None:
+    kubernetes, access = either
+    assert kubernetes.lease(access, "kube-system", "turn") is None
+    made = kubernetes.put_lease(access, NEW)
+    assert made == replace(NEW, uid=made.uid, resource_version="1")
+    assert made.uid
+    assert kubernetes.lease(access, "kube-system", "turn") == made
+    with pytest.raises(KubernetesConflict):
+        kubernetes.put_lease(access, replace(NEW, holder="m2"))
+
+
+def test_a_lease_is_changed_only_by_who_knows_it_as_it_is(either: Either) -> None:
+    kubernetes, access = either
+    made = kubernetes.put_lease(access, NEW)
+    changed = kubernetes.put_lease(access, replace(made, holder="m2"))
+    assert (changed.holder, changed.resource_version) == ("m2", "2")
+    with pytest.raises(KubernetesConflict):
+        kubernetes.put_lease(access, replace(made, holder="m3"))
+    with pytest.raises(KubernetesConflict):
+        kubernetes.delete_lease(access, made)
+    assert kubernetes.lease(access, "kube-system", "turn") == changed
+
+
+def test_a_lease_is_deleted_once(either: Either) -> None:
+    kubernetes, access = either
+    made = kubernetes.put_lease(access, NEW)
+    assert kubernetes.delete_lease(access, made) is True
+    assert kubernetes.lease(access, "kube-system", "turn") is None
+    assert kubernetes.delete_lease(access, made) is False
 
 
 # --- what the client reads ------------------------------------------------------------------------
@@ -329,7 +496,7 @@ def test_health_names_the_checks_that_fail(site: Site) -> None:
 _GARBAGE = [b"", b"\x00\x01", b"[1, 2]", b"null", b"{}", b"[" * 100_000, b"9" * 5000, b"\xff\xfe{"]
 
 
-@pytest.mark.parametrize("verb", ["node", "nodes", "delete"])
+@pytest.mark.parametrize("verb", ["node", "nodes", "delete", "pods", "evict", "lease"])
 @pytest.mark.parametrize(
     ("answer", "error", "words", "retryable"),
     [
@@ -371,11 +538,14 @@ def ask(site: Site, verb: str) -> object:
         "node": lambda: site.client.node(site.access, "a"),
         "nodes": lambda: site.client.nodes(site.access),
         "delete": lambda: site.client.delete_node(site.access, make_node("a")),
+        "pods": lambda: site.client.pods(site.access, "a"),
+        "evict": lambda: site.client.evict(site.access, make_pod("p")),
+        "lease": lambda: site.client.put_lease(site.access, NEW),
     }
     return calls[verb]()
 
 
-@pytest.mark.parametrize("verb", ["node", "nodes"])
+@pytest.mark.parametrize("verb", ["node", "nodes", "pods", "lease"])
 @pytest.mark.parametrize("body", _GARBAGE, ids=lambda body: repr(body[:5]))
 def test_garbage_is_no_answer(site: Site, verb: str, body: bytes) -> None:
     site.api.next = [Answer(200, body)]
@@ -401,7 +571,7 @@ def test_health_that_can_not_be_told_is_an_error(site: Site, status: int) -> Non
 def test_an_answer_that_does_not_come_in_time_is_given_up(
     site: Site, monkeypatch: pytest.MonkeyPatch, answer: Answer
 ) -> None:
-    monkeypatch.setattr("appliance.system.kuberneteshttp.TIMEOUT_S", 0.3)
+    monkeypatch.setattr("appliance.system.kubernetescalls.TIMEOUT_S", 0.3)
     site.api.next = [answer]
     with pytest.raises(KubernetesUnavailable, match="in time") as caught:
         site.client.health(site.access)
@@ -409,8 +579,14 @@ def test_an_answer_that_does_not_come_in_time_is_given_up(
     assert site.client.health(site.access).is_ok
 
 
+def test_who_has_little_time_waits_no_longer(site: Site) -> None:
+    site.api.next = [Answer(delay_s=2)]
+    with pytest.raises(KubernetesUnavailable, match="in time"):
+        site.client.health(replace(site.access, longest_s=0.3))
+
+
 def test_an_answer_without_bounds_is_given_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("appliance.system.kuberneteshttp.MAX_ANSWER_BYTES", 100)
+    monkeypatch.setattr("appliance.system.kubernetescalls.MAX_ANSWER_BYTES", 100)
     site.api.next = [Answer(body=b" " * 20_000)]
     with pytest.raises(KubernetesUnavailable, match="larger than 100 bytes"):
         site.client.nodes(site.access)

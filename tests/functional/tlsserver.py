@@ -172,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.wfile.write(answer.body)
 
-    do_DELETE = do_GET  # noqa: N815  # the name that http.server calls
+    do_DELETE = do_PATCH = do_POST = do_PUT = do_GET  # noqa: N815  # what http.server calls
 
     def log_message(self, format: str, *args: object) -> None:
         pass
