@@ -7,6 +7,7 @@ the context says alone. A file that goes takes nothing with it: what it brought 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import PurePosixPath
@@ -22,6 +23,7 @@ from appliance.service import Service
 from appliance.values import AddressRange
 from roles.common.endpoints import API_PORT, ClusterEndpoint, build_endpoints
 from roles.common.opennebula import OpenNebulaParams
+from roles.common.rke2config import MASTER_TAINT
 from roles.common.rke2params import BalancerParams, NodeParams, Rke2Params, VipParams
 
 MANIFESTS = PurePosixPath("/var/lib/rancher/rke2/server/manifests")
@@ -29,6 +31,12 @@ MANIFESTS = PurePosixPath("/var/lib/rancher/rke2/server/manifests")
 _SERVER = MANIFESTS.parent
 _MARK = "Written by oneke-agent"
 _OWN_MARK = f"{_MARK}; what follows is the cluster's own"
+# Source: rke2-docs, server roles and high availability: how control planes are kept to themselves.
+_MASTER_TAINTS = (
+    MASTER_TAINT.partition("=")[0],
+    "node-role.kubernetes.io/control-plane",
+    "node-role.kubernetes.io/etcd",
+)
 RANGES = "address_ranges"
 _LOCALHOST = "127.0.0.1"
 _STAYS = (
@@ -83,6 +91,8 @@ class ClusterFacts:
         has_ipv6: Whether pods get IPv6 addresses.
         components: The names of all that are on.
         storage_path: Where storage nodes keep their replicas.
+        master_taints: The keys of the taints that masters may have of us, of the user, or of
+            whoever keeps ordinary pods off a control plane.
     """
 
     api_host: str
@@ -93,6 +103,7 @@ class ClusterFacts:
     virtual_addresses: tuple[str, ...]
     components: tuple[str, ...]
     storage_path: str
+    master_taints: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -282,7 +293,14 @@ def _build_cluster(params: ComponentParams, on: tuple[str, ...]) -> ClusterFacts
         virtual_addresses=tuple(str(vip.address) for vip in params.keepalived.vips.values()),
         components=on,
         storage_path=params.storage.mountpoint,
+        master_taints=_taints_of_masters(params.rke2),
     )
+
+
+def _taints_of_masters(rke2: Rke2Params) -> tuple[str, ...]:
+    """Return the keys, those first that a master may still have of earlier days."""
+    given = (re.split("[=:]", taint)[0] for taint in rke2.node_taints or ())
+    return tuple(dict.fromkeys((*_MASTER_TAINTS, *given)))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ needed=(
     openssl=/usr/bin/openssl
     procps=/usr/bin/pgrep
     shellcheck=/usr/bin/shellcheck
+    skopeo=/usr/bin/skopeo
     socat=/usr/bin/socat
     systemd-container=/usr/bin/systemd-nspawn
     unbound=/usr/sbin/unbound-checkconf

@@ -23,6 +23,7 @@ _VALUES: Mapping[str, tuple[str, ...]] = {
     "TRAEFIK_ENABLED": ("NO", "YES"),
     "METALLB_ENABLED": ("NO", "YES"),
     "CILIUM_BGP_ENABLED": ("NO", "YES"),
+    "CLEANER_ENABLED": ("NO", "YES"),
 }
 _RANGES: tuple[Mapping[str, str], ...] = (
     {},

@@ -35,6 +35,7 @@ from tests.unit.roles.nodes import NODE
 K8S = "ONEAPP_K8S_"
 POOLS = "one-metallb-config.yaml"
 SETTINGS = "rke2-cilium-config.yaml"
+CLEANER = "one-cleaner.yaml"
 
 
 def decided(services: Mapping[str, Service] = SERVICES, /, **changes: str) -> Decided:
@@ -72,25 +73,26 @@ def problems(**changes: str) -> list[str]:
 # ---- which are on
 
 
-def test_a_current_template_without_switches_gets_the_network_plug_in_alone() -> None:
-    assert set(files()) == {SETTINGS}
+def test_a_current_template_without_switches_gets_network_plug_in_and_cleaner_alone() -> None:
+    assert set(files()) == {SETTINGS, CLEANER}
 
 
 def test_with_all_off_a_cluster_is_bare() -> None:
-    assert files(CNI_PLUGIN="none") == {}
-    actions = plan_components(decided(CNI_PLUGIN="none").params, SERVICES)
+    none = {"CNI_PLUGIN": "none", "CLEANER_ENABLED": "NO"}
+    assert files(**none) == {}
+    actions = plan_components(decided(**none).params, SERVICES)
     assert all(isinstance(action, RemoveFile) for action in actions)
 
 
 @pytest.mark.parametrize("key", ["LOADBALANCER_RANGE", "LOADBALANCER_CONFIG"])
 def test_a_template_of_the_older_generation_gets_what_was_always_there(key: str) -> None:
     on = components_on(decided(**{key: ""}).params, SERVICES)
-    assert on == ("canal", "longhorn", "metallb", "traefik")
+    assert on == ("canal", "cleaner", "longhorn", "metallb", "traefik")
 
 
 def test_an_older_range_with_a_number_implies_metallb_alone() -> None:
     on = components_on(decided(LOADBALANCER_RANGE0="198.51.100.40").params, SERVICES)
-    assert on == ("cilium", "metallb")
+    assert on == ("cilium", "cleaner", "metallb")
 
 
 def test_a_switch_wins_over_what_an_older_range_implies() -> None:
@@ -116,7 +118,7 @@ def test_files_are_for_root_alone_and_rke2_finds_its_folder_closed() -> None:
     ]
     written = [action for action in actions if isinstance(action, WriteFile)]
     assert {str(action.path) for action in written} == {
-        str(MANIFESTS / name) for name in (SETTINGS, "one-traefik.yaml")
+        str(MANIFESTS / name) for name in (SETTINGS, CLEANER, "one-traefik.yaml")
     }
     assert {action.mode for action in written} == {0o600}
 
@@ -135,7 +137,8 @@ def test_every_master_writes_the_same() -> None:
         for values in (founder, {**founder, **joining})
     ]
     assert made[0] == made[1]
-    assert values_of(made[0][0].text)["k8sServiceHost"] == "127.0.0.1"
+    (settings,) = [file.text for file in made[0] if file.name == SETTINGS]
+    assert values_of(settings)["k8sServiceHost"] == "127.0.0.1"
 
 
 def test_a_master_has_its_manifests_before_rke2_starts_for_the_first_time() -> None:
@@ -423,7 +426,7 @@ def test_a_component_is_added_by_adding_a_folder(tmp_path: Path) -> None:
     chosen = {"HELLO_ENABLED": "YES", "HELLO_WORDS": words, "HELLO_CHART_VERSION": "2.3.4"}
     actions = plan_components(decided(services, **chosen).params, services)
     written = {a.path.name: a.text for a in actions if isinstance(a, WriteFile)}
-    assert set(written) == {SETTINGS, "hello.yaml", "hello-words.yaml"}
+    assert set(written) == {SETTINGS, CLEANER, "hello.yaml", "hello-words.yaml"}
     (chart,) = parsed(written["hello.yaml"])
     assert chart["spec"]["version"] == "2.3.4"
     assert yaml.safe_load(chart["spec"]["valuesContent"]) == {"api": "10.2.11.86"}
@@ -478,8 +481,9 @@ def test_an_administrators_template_wins_over_the_packaged_one(tmp_path: Path) -
     template.parent.mkdir(parents=True)
     template.write_text("# {{ header }}\nkind: Own\n", encoding="utf-8")
     services = load_services((tmp_path, paths.packaged_services()))
-    (file,) = build_manifests(decided(services, CNI_PLUGIN="canal").params, services)
-    assert file.text.endswith("\nkind: Own\n")
+    made = build_manifests(decided(services, CNI_PLUGIN="canal").params, services)
+    texts = {file.name: file.text for file in made}
+    assert texts["rke2-canal-config.yaml"].endswith("\nkind: Own\n")
 
 
 def test_no_drop_in_takes_the_name_under_which_components_are_read(tmp_path: Path) -> None:
