@@ -14,6 +14,7 @@ from enum import Enum
 from appliance.system.kubernetes import Node
 from appliance.system.onegate import Service, ServiceRole, Vm
 from roles.common.election import BLOCKED_KEY
+from roles.common.etcdmembers import find_members, is_server
 from roles.common.registration import NODE_NAME_KEY
 from roles.common.rke2config import SERVICE_LABEL, VM_LABEL
 
@@ -24,12 +25,6 @@ APART_S = 5.0
 
 _GATEWAY_ROLE = "vnf"
 _RUNNING, _POWEROFF, _SHUTDOWN = 3, 8, 12
-_ETCD_LABEL = "node-role.kubernetes.io/etcd"
-_SERVER_LABELS = (_ETCD_LABEL, "node-role.kubernetes.io/control-plane")
-_ETCD_ANNOTATION = "etcd.rke2.cattle.io/node-name"
-_VOTER = "EtcdIsVoter"
-# Source: reasons of EtcdIsVoter; whoever has one of these does not count in etcd's quorum.
-_NO_VOTERS = frozenset({"MemberIsLearner", "NotAMember"})
 
 
 @dataclass(frozen=True)
@@ -241,7 +236,9 @@ def _doubt_about_look(look: Look, us: Cleaner) -> str:
 
 
 def _doubt_about_role(role: ServiceRole) -> str:
-    if len(role.vm_ids) != role.cardinality:
+    # While a role is scaled down its leaving VMs are listed on top of those there should be. More
+    # can not make a dead node of a living one; fewer can, and nobody knows where no number is told.
+    if len(role.vm_ids) < role.cardinality or (role.vm_ids and not role.cardinality):
         return (
             f"OneGate lists {len(role.vm_ids)} VMs of role {_shown(role.name)}, and there should"
             f" be {role.cardinality}: the service is changing"
@@ -282,35 +279,10 @@ def _quorum_doubt(nodes: Sequence[Node]) -> str:
     going = [node.name for node in nodes if node.is_going and is_server(node)]
     if going:
         return f"is dead, and servers go one at a time: {going[0]} is still being removed"
-    voters = [node for node in nodes if _is_voter(node)]
-    healthy = [node for node in voters if node.is_ready and node.is_true(_VOTER)]
-    needed = len(voters) // 2 + 1
-    if len(healthy) < needed:
-        return (
-            f"is dead, and etcd has no quorum to let it go: {len(healthy)} of {len(voters)} members"
-            f" are well, and {needed} are needed"
-        )
+    members = find_members(nodes)
+    if not members.has_quorum:
+        return f"is dead, and etcd has no quorum to let it go: {members}"
     return ""
-
-
-def is_server(node: Node) -> bool:
-    """Say whether it is a server: one that runs the control plane, or etcd, or both."""
-    return any(label in node.labels for label in _SERVER_LABELS) or _is_member(node)
-
-
-def _is_member(node: Node) -> bool:
-    return (
-        _ETCD_LABEL in node.labels
-        or _ETCD_ANNOTATION in node.annotations
-        or node.condition(_VOTER) is not None
-    )
-
-
-def _is_voter(node: Node) -> bool:
-    """Say whether it counts in etcd's quorum; one of which nobody can tell does."""
-    voter = node.condition(_VOTER)
-    is_known_not_to = voter is not None and voter.status != "True" and voter.reason in _NO_VOTERS
-    return _is_member(node) and not is_known_not_to
 
 
 # ---- VMs that wait for a name

@@ -77,8 +77,8 @@ def _is_whole(inputs: Inputs) -> bool:
     for role in service.get("roles") or ():
         ids = [whole(dig(node, "vm_info", "VM", "ID")) for node in role.get("nodes") or ()]
         wanted = whole(role.get("cardinality")) or 0
-        is_right = len(ids) >= wanted if role.get("name") == "vnf" else len(ids) == wanted
-        if not is_right or not readable.issuperset(ids):
+        is_untold = bool(ids) and not wanted and role.get("name") != "vnf"
+        if len(ids) < wanted or is_untold or not readable.issuperset(ids):
             return False
         listed += len(ids)
     return listed > 0
@@ -149,8 +149,8 @@ def cleaner_rules() -> Iterator[Rule]:
         "answer-not-whole",
         "takes every answer that it can read for the whole truth, a role without a list of VMs"
         " for an empty one",
-        "delete nothing, and say why, where a role has more or fewer VMs than it should, or tells"
-        " of none",
+        "delete nothing, and say why, where a role has fewer VMs than it should, or nobody tells"
+        " how many it should have",
         "VMs that an answer leaves out are not gone; while the service changes the next answer"
         " is soon there.",
         lambda inputs: _theirs(inputs) is not None and not _is_whole(inputs),

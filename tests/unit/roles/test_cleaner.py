@@ -218,6 +218,16 @@ def test_a_node_without_label_is_not_deleted_for_its_name_and_the_command_is_tol
 
 # --- doubts ---------------------------------------------------------------------------------------
 
+
+def test_vms_that_leave_are_listed_on_top_and_that_is_no_doubt() -> None:
+    """Source: recordings of OneFlow, which lowers the cardinality before it stops the VMs."""
+    leaving = [vm(number, lcm_state=12) for number in (4, 5)]
+    scaling = service({"master": (vm(1),), "worker": (*leaving, vm(6))}, cardinality={"worker": 1})
+    found = judge(dead("w4", 4), dead("w9", 9), seen=looks(scaling))
+    assert deleted(found) == ["w9"]
+    assert "is being shut down" in found["w4"].reason
+
+
 DOUBTFUL = {
     "nobody-asked": ((), "not asked twice"),
     "asked-once": (looks()[:1], "not asked twice"),
@@ -232,7 +242,7 @@ DOUBTFUL = {
     "without-us": (looks(service({"master": (vm(2),)})), "does not list this very VM"),
     "no-roles": (looks(service({"vnf": ()})), "does not list this very VM"),
     "too-few": (looks(service(cardinality={"worker": 2})), "lists 1 VMs of role worker"),
-    "too-many": (looks(service(cardinality={"worker": 0})), "there should be 0"),
+    "no-number": (looks(service(cardinality={"worker": 0})), "there should be 0"),
     "unread": (looks(service({"master": (vm(1),), "storage": (5,)})), "does not show VM 5"),
 }
 
