@@ -33,11 +33,15 @@ check: $(STAMP) ## linters and types
 	$(BIN)/lint-imports --no-cache
 	# S3 wants nesting shown inside the delimiters; here blocks are told by their own lines.
 	$(BIN)/j2lint --ignore S3 -- service.d
-	shellcheck packer/scripts/*.sh tests/lab/*.sh .ci/run
+	shellcheck packer/*.sh packer/scripts/*.sh tests/lab/*.sh .ci/run
 
 .PHONY: unit
 unit: $(STAMP) ## tests that need no lab
-	$(BIN)/python -m pytest -m "not lab"
+	$(BIN)/python -m pytest -m "not lab and not bake"
+
+.PHONY: bake
+bake: $(STAMP) ## tests of what makes the image (root, network)
+	$(BIN)/python -m pytest -m bake tests/packer
 
 .PHONY: lab
 lab: $(STAMP) ## tests that boot nodes (root)
@@ -58,5 +62,10 @@ docs: $(STAMP) ## write anew what is made of the parameter declarations
 	$(BIN)/oneke-agent params --format oneflow > docs/oneflow-inputs.json
 	$(BIN)/python -m tests.conformance --write-deviations docs/deviations.md
 
+.PHONY: lock
+lock: $(STAMP) ## write anew which files of which packages the agent is made of (network)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lock]'
+	UV=$(CURDIR)/$(BIN)/uv packer/lock.sh
+
 .PHONY: test
-test: check unit lab ## everything; ends with the count of all tests
+test: check unit bake lab ## everything; ends with the count of all tests

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Makes an unconfigured node quiet: all four roles boot from this one image, so what only some of them
 # need stays off until the agent turns it on.
+#
+# ONEKE_NTP_SERVERS  time servers, blanks between (default: those of the distribution)
 set -euo pipefail
 
 # haproxy, keepalived and unbound would start with the distribution's example or no configuration. rpcbind and
@@ -12,6 +14,10 @@ quiet_units=(
     nftables.service
     iscsid.socket iscsid.service open-iscsi.service
     rpcbind.socket rpcbind.service nfs-client.target
+    # It would take Longhorn's disks for paths to one device (40-kubernetes.sh has more).
+    multipathd.socket multipathd.service
+    # Fetching package lists is a person's decision; at every first boot it is the whole cluster's load.
+    apt-daily.timer apt-daily-upgrade.timer
 )
 
 for unit in "${quiet_units[@]}"; do
@@ -39,6 +45,18 @@ UNIT
 
 # With this folder journald keeps the journal over reboots: the reason of a failed boot must survive it.
 install -d -m 2755 -o root -g systemd-journal /var/log/journal
+
+# Certificates, etcd and tokens want the clocks of all nodes to agree. Where servers are named, no others
+# are asked: an isolated network has none.
+readonly TIME_SERVERS=/etc/systemd/timesyncd.conf.d/50-oneke.conf
+if [[ -n ${ONEKE_NTP_SERVERS-} ]]; then
+    install -d -m 0755 "${TIME_SERVERS%/*}"
+    printf '[Time]\nNTP=%s\nFallbackNTP=\n' "$ONEKE_NTP_SERVERS" > "$TIME_SERVERS"
+    chmod 0644 "$TIME_SERVERS"
+else
+    rm -f "$TIME_SERVERS"
+fi
+systemctl --quiet enable systemd-timesyncd.service
 
 # Debian makes host keys only when openssh-server is installed, so a VM
 # needs them made at boot.

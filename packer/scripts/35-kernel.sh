@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# What the kernel loads at boot, and how it is started. In a chroot without a boot loader only the former.
+set -euo pipefail
+
+# All four roles: the bridge filter and overlay for the containers, connection tracking for the gateways'
+# NAT and the forwarding table, iSCSI and encryption for Longhorn's volumes.
+cat > /etc/modules-load.d/oneke.conf <<'MODULES'
+overlay
+br_netfilter
+nf_conntrack
+iscsi_tcp
+dm_crypt
+MODULES
+chmod 0644 /etc/modules-load.d/oneke.conf
+
+if ! command -v update-grub > /dev/null; then
+    exit 0
+fi
+
+# The last console is /dev/console, where the agent says what it does; OpenNebula shows the screen, not the
+# serial line. NICs are eth0, eth1, ... as OpenNebula's templates count them.
+serial=ttyS0,115200n8
+if [[ $(dpkg --print-architecture) == arm64 ]]; then
+    serial=ttyAMA0
+fi
+readonly SETTINGS=/etc/default/grub.d/90-oneke.cfg
+fresh=$(
+    cat <<GRUB
+GRUB_CMDLINE_LINUX="net.ifnames=0 biosdevname=0"
+GRUB_CMDLINE_LINUX_DEFAULT="console=$serial console=tty0"
+GRUB_TIMEOUT=1
+GRUB
+)
+if [[ $(cat "$SETTINGS" 2>/dev/null) != "$fresh" ]]; then
+    install -d -m 0755 "${SETTINGS%/*}"
+    printf '%s\n' "$fresh" > "$SETTINGS"
+    chmod 0644 "$SETTINGS"
+    update-grub
+fi

@@ -1,0 +1,198 @@
+"""The scripts in a chroot: what they leave behind, and that a second run changes nothing."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.lab.basics import REPOSITORY, CommandFailed
+from tests.packer.roots import Root
+
+pytestmark = pytest.mark.bake
+
+SCRIPTS = REPOSITORY / "packer" / "scripts"
+
+# Every path with its kind, mode, owner and target, and every content; not the times.
+DESCRIBE = r"""
+describe() (
+    cd /
+    find . -xdev -printf '%P %y %m %U:%G %l\n' | sort
+    find . -xdev -type f -print0 | sort --zero-terminated | xargs -0 sha256sum
+)
+"""
+RUN_ALL = """
+for script in /run/oneke-build/scripts/[0-9][0-9]-*.sh; do
+    bash "$script"
+done
+"""
+
+
+def test_a_second_run_of_all_scripts_changes_nothing(root: Root, wheels: Path) -> None:
+    script = f"""set -euo pipefail
+        {DESCRIBE}
+        describe > /tmp/before
+        {RUN_ALL}
+        describe > /tmp/after
+        wc --lines < /tmp/before
+        diff /tmp/before /tmp/after
+    """
+    said = root.run(script, files=[SCRIPTS, wheels])
+    described = int(said.split()[-1])
+    assert described > 10_000
+
+
+def test_the_comparison_sees_a_changed_byte(root: Root) -> None:
+    script = f"""
+        {DESCRIBE}
+        describe > /tmp/before
+        printf x >> /etc/modules-load.d/oneke.conf
+        rm /etc/multipath/conf.d/oneke-longhorn.conf
+        describe > /tmp/after
+        diff /tmp/before /tmp/after
+    """
+    with pytest.raises(CommandFailed) as failed:
+        root.run(script)
+    assert "> " in failed.value.stdout
+    assert "< etc/multipath/conf.d/oneke-longhorn.conf" in failed.value.stdout
+
+
+def test_an_installation_that_was_cut_is_made_anew(root: Root, wheels: Path) -> None:
+    script = """set -euo pipefail
+        rm -rf /opt/oneke/lib /opt/oneke/installed-from
+        install -D /dev/null /opt/oneke/share/oneke/charts/kept.tgz
+        bash /run/oneke-build/scripts/80-agent.sh
+        oneke-agent --version
+        ls /usr/share/oneke/charts
+    """
+    said = root.run(script, files=[SCRIPTS, wheels])
+    assert re.search(r"^oneke-agent \d+\.\d+\.\d+$", said, re.MULTILINE)
+    assert said.split()[-1] == "kept.tgz"
+
+
+def test_a_wheel_that_differs_from_the_lock_is_refused(
+    root: Root, wheels: Path, tmp_path: Path
+) -> None:
+    altered = tmp_path / "wheels"
+    shutil.copytree(wheels, altered)
+    victim = next(altered.glob("tenacity-*.whl"))
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    script = "rm /opt/oneke/installed-from; bash /run/oneke-build/scripts/80-agent.sh"
+    with pytest.raises(CommandFailed) as failed:
+        root.run(script, files=[SCRIPTS, altered])
+    assert "DO NOT MATCH THE HASHES" in failed.value.stdout
+    assert victim.name in failed.value.stdout
+
+
+def test_a_contextualization_package_without_digest_is_refused(root: Root) -> None:
+    script = """
+        export ONEKE_CONTEXT_URL=http://192.0.2.1/one-context.deb
+        bash /run/oneke-build/scripts/60-contextualization.sh
+    """
+    with pytest.raises(CommandFailed, match="ONEKE_CONTEXT_SHA256 is empty"):
+        root.run(script, files=[SCRIPTS])
+
+
+CONTEXT_PACKAGE = r"""set -euo pipefail
+    mkdir -p /tmp/made/DEBIAN /tmp/made/etc/one-context.d
+    printf '%s\n' 'Package: one-context' 'Version: 9.9' 'Architecture: all' \
+        'Maintainer: Nobody <nobody@example.com>' 'Description: stand-in' > /tmp/made/DEBIAN/control
+    printf '#!/bin/sh\n' > /tmp/made/etc/one-context.d/net-99-report-ready-too
+    dpkg-deb --root-owner-group --build /tmp/made /tmp/one-context.deb > /dev/null
+    export ONEKE_CONTEXT_URL=file:///tmp/one-context.deb
+"""
+
+
+def test_a_contextualization_package_is_installed_and_kept_from_reporting(root: Root) -> None:
+    script = f"""{CONTEXT_PACKAGE}
+        ONEKE_CONTEXT_SHA256=$(sha256sum < /tmp/one-context.deb | cut -c -64)
+        export ONEKE_CONTEXT_SHA256
+        bash /run/oneke-build/scripts/60-contextualization.sh
+        ls /etc/one-context.d /usr/lib/oneke/one-context.diverted
+        dpkg-query --show one-context
+    """
+    said = root.run(script, files=[SCRIPTS])
+    listed = said[said.index("/etc/one-context.d:") :]
+    own, diverted = listed.split("/usr/lib/oneke/one-context.diverted:")
+    assert "report-ready" not in own
+    assert "net-99-report-ready-too" in diverted
+    assert "one-context\t9.9" in said
+
+
+def test_another_contextualization_package_than_the_pinned_one_is_refused(root: Root) -> None:
+    script = f"""{CONTEXT_PACKAGE}
+        export ONEKE_CONTEXT_SHA256={"0" * 64}
+        bash /run/oneke-build/scripts/60-contextualization.sh
+    """
+    with pytest.raises(CommandFailed, match=r"expected sha256 0{64}, found [0-9a-f]{64}"):
+        root.run(script, files=[SCRIPTS])
+
+
+def test_ssh_takes_keys_only_whatever_the_cloud_image_says(root: Root) -> None:
+    script = """set -euo pipefail
+        echo 'PasswordAuthentication yes' > /etc/ssh/sshd_config.d/60-cloudimg-settings.conf
+        ssh-keygen -q -t ed25519 -N '' -f /tmp/key
+        mkdir -p /run/sshd
+        sshd -T -h /tmp/key
+    """
+    told = set(root.run(script).splitlines())
+    assert {
+        "passwordauthentication no",
+        "kbdinteractiveauthentication no",
+        "permitrootlogin without-password",
+        "x11forwarding no",
+        "allowagentforwarding yes",
+    } <= told
+
+
+def test_time_servers_of_the_build_are_the_only_ones(root: Root) -> None:
+    script = """set -euo pipefail
+        export ONEKE_NTP_SERVERS='10.0.0.1 ntp.example.com'
+        bash /run/oneke-build/scripts/20-system.sh
+        cat /etc/systemd/timesyncd.conf.d/50-oneke.conf
+    """
+    said = root.run(script, files=[SCRIPTS])
+    assert said == "[Time]\nNTP=10.0.0.1 ntp.example.com\nFallbackNTP=\n"
+
+
+def test_the_boot_line_is_set_where_there_is_a_boot_loader(root: Root) -> None:
+    script = """set -euo pipefail
+        printf '#!/bin/sh\necho updated\n' > /usr/sbin/update-grub
+        chmod 0755 /usr/sbin/update-grub
+        bash /run/oneke-build/scripts/35-kernel.sh
+        bash /run/oneke-build/scripts/35-kernel.sh
+        grep console= /etc/default/grub.d/90-oneke.cfg
+    """
+    said = root.run(script, files=[SCRIPTS])
+    assert re.fullmatch(
+        r'updated\nGRUB_CMDLINE_LINUX_DEFAULT="console=tty\w+(,115200n8)? console=tty0"\n', said
+    )
+
+
+def test_nothing_in_the_image_tells_one_vm_from_another(root: Root) -> None:
+    script = r"""set -euo pipefail
+        wc --bytes < /etc/machine-id
+        cat /etc/iscsi/initiatorname.iscsi
+        find /etc/ssh -name 'ssh_host_*' -o -name '*build*'
+        find /var/log /var/lib/apt/lists /var/cache/apt -type f -not -name lock
+        find /usr/share/doc -type f -not -name copyright
+        find /usr/share/man -type f
+    """
+    assert root.run(script) == "0\nGenerateName=yes\n"
+
+
+def test_units_of_the_image(root: Root) -> None:
+    script = """
+        systemctl is-enabled oneke.target oneke-ssh-host-keys.service systemd-timesyncd.service
+        systemctl is-enabled iscsid.socket iscsid.service open-iscsi.service
+        systemctl is-enabled haproxy keepalived unbound apt-daily.timer
+        cat /etc/systemd/system/rke2-agent.service.d/10-oneke-iscsi.conf
+    """
+    said = root.run(script).split()
+    assert said[:3] == ["enabled"] * 3
+    assert said[3:10] == ["disabled"] * 7
+    assert said[10:] == ["[Unit]", "Wants=iscsid.socket", "After=iscsid.socket"]
