@@ -24,10 +24,11 @@ class Journal:
     was cut.
     """
 
-    def __init__(self, system: System, run_id: str) -> None:
+    def __init__(self, system: System, run_id: str, path: PurePosixPath = paths.JOURNAL) -> None:
         """Write for one run."""
         self._system = system
         self._run_id = run_id
+        self._path = path
 
     def record(self, event: str, **data: Any) -> None:
         """Add an event."""
@@ -37,7 +38,7 @@ class Journal:
             "event": event,
             **data,
         }
-        self._system.files.append(paths.JOURNAL, json.dumps(line))
+        self._system.files.append(self._path, json.dumps(line))
 
 
 def read_journal(system: System) -> list[dict[str, Any]]:

@@ -11,7 +11,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from appliance import __version__
-from appliance.errors import EXIT_INTERNAL, EXIT_TEMPORARY, OnekeError, ParameterProblems
+from appliance.errors import (
+    EXIT_INTERNAL,
+    EXIT_TEMPORARY,
+    OnekeError,
+    ParameterProblems,
+    SeveralErrors,
+)
+from appliance.imageverbs import WrongUsage, add_image_verbs
 
 _DESCRIPTION = """\
 Turns this OpenNebula VM into a node of a OneKE Kubernetes cluster: reads the VM's context, asks
@@ -26,6 +33,8 @@ examples:
   oneke-agent validate --context FILE   check a context anywhere, without privileges
   oneke-agent status                    what this node is, and what is missing
   oneke-agent clean --dry-run           on a master: which nodes of the cluster are dead for good
+  oneke-agent install --flavor ce       at image build: fetch what the image carries
+  oneke-agent check image               whether the image has all that a boot needs
   journalctl -u oneke-agent             the log of the runs at boot
 
 exit status: 0 done; 1 (status only) the node is not well; 64 wrong usage; 70 a bug; 75 try again;
@@ -97,6 +106,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     params = _add_verb(verbs, "params", "list every parameter", _params, context=False)
     params.add_argument("--format", choices=("text", "markdown", "oneflow", "json"), default="text")
+    add_image_verbs(verbs)
     status = _add_verb(verbs, "status", "show what this node is and what is missing", _status)
     status.description = "Shows the node's role, its last run, and what it does right now."
     return parser
@@ -127,6 +137,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
+    except WrongUsage as error:
+        print(f"oneke-agent: {error}", file=sys.stderr)
+        return _USAGE_ERROR
     except OnekeError as error:
         _complain(error, as_json=getattr(arguments, "json", False))
         return error.exit_code
@@ -157,6 +170,12 @@ def _complain(error: OnekeError, *, as_json: bool) -> None:
             "problems": [asdict(problem) for problem in problems],
         }
         print(json.dumps(document, indent=1))
+        return
+    if isinstance(error, SeveralErrors):
+        for one in error.errors:
+            print(f"oneke-agent: {one}", file=sys.stderr)
+        for hint in dict.fromkeys(one.hint for one in error.errors if one.hint):
+            print(f"hint: {hint}", file=sys.stderr)
         return
     if isinstance(error, ParameterProblems):
         for problem in error.problems:

@@ -22,6 +22,14 @@ IDENTITY = STATE_DIR / "identity.json"
 JOURNAL = STATE_DIR / "journal.jsonl"
 LOADED_DIR = STATE_DIR / "loaded"
 
+# What an image was built with: one record per artifact that is not a file as it was fetched, and
+# one of the whole. The journal of the build is apart from that of the boots.
+IMAGE_DIR = STATE_DIR / "image"
+IMAGE_RECORD = IMAGE_DIR / "image.json"
+INSTALL_JOURNAL = IMAGE_DIR / "journal.jsonl"
+DOWNLOADS_DIR = PurePosixPath("/var/cache/oneke")
+CHARTS_DIR = PurePosixPath("/usr/share/oneke/charts")
+
 RUN_DIR = PurePosixPath("/run/oneke")
 LOCK = RUN_DIR / "lock"
 CHANGE_LOCK = RUN_DIR / "change.lock"

@@ -1,15 +1,16 @@
 """Drop-ins: a folder under service.d becomes a `Service`, checked when it is read.
 
 A drop-in is data: `service.yaml` (what it is, what marks a template as one of the 1.24 generation),
-`parameters.yaml` (every parameter, declared once) and `templates/*.j2`. An administrator's folder
-of the same name wins file by file. A drop-in that runs inside the cluster is a component.
+`parameters.yaml` (every parameter, declared once), `image.yaml` (what it needs in the image that
+nodes boot from) and `templates/*.j2`. An administrator's folder of the same name wins file by
+file. A drop-in that runs inside the cluster is a component.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import yaml
 from appliance.component import COMPONENTS, Component, check_components, parse_component
 from appliance.context import Context
 from appliance.errors import ServiceDefinitionError
+from appliance.imagecontent import FILE as IMAGE_FILE
+from appliance.imagecontent import ImageContent, check_image_contents, parse_image_content
 from appliance.parameters import Alias, Entry, compile_name
 from appliance.values import TYPES, Rejected
 
@@ -63,6 +66,7 @@ class Service:
         legacy_marks: What tells a template of the 1.24 generation.
         folders: Where its templates are looked for, the administrator's first.
         component: What it deploys inside the cluster; None where it is no component.
+        image: What it needs in the image that nodes boot from.
     """
 
     name: str
@@ -72,6 +76,15 @@ class Service:
     legacy_marks: tuple[LegacyMark, ...]
     folders: tuple[Path, ...]
     component: Component | None = None
+    image: ImageContent = field(default_factory=ImageContent)
+
+    @property
+    def chart_version(self) -> str:
+        """The version of its chart that masters deploy unless they are told; empty for none."""
+        if self.component is None or self.component.chart is None:
+            return ""
+        wanted = self.component.chart.version.name
+        return next((one.default or "" for one in self.entries if one.field == wanted), "")
 
 
 def load_services(folders: Sequence[Path]) -> dict[str, Service]:
@@ -99,6 +112,14 @@ def load_services(folders: Sequence[Path]) -> dict[str, Service]:
         {name: one.component for name, one in services.items() if one.component},
         {name: [entry.field for entry in one.entries] for name, one in services.items()},
     )
+    check_image_contents(
+        {name: one.image for name, one in services.items()},
+        {
+            one.component.chart.name: name
+            for name, one in services.items()
+            if one.component and one.component.chart
+        },
+    )
     return services
 
 
@@ -106,15 +127,15 @@ def _load_service(name: str, folders: Sequence[Path]) -> Service:
     own = tuple(folder / name for folder in folders if (folder / name).is_dir())
     if name == COMPONENTS:
         raise ServiceDefinitionError(f"{own[0]}: no drop-in may be called {name}")
-    service_path = _first(own, "service.yaml")
+    service_path = find_first(own, "service.yaml")
     if service_path is None:
         raise ServiceDefinitionError(f"{own[0]}: has no service.yaml")
-    described = _read_mapping(service_path)
+    described = read_mapping(service_path)
     _refuse_unknown(described, _SERVICE_KEYS, str(service_path))
-    parameters_path = _first(own, "parameters.yaml")
+    parameters_path = find_first(own, "parameters.yaml")
     entries: tuple[Entry, ...] = ()
     if parameters_path is not None:
-        document = _read_mapping(parameters_path)
+        document = read_mapping(parameters_path)
         _refuse_unknown(document, _PARAMETERS_KEYS, str(parameters_path))
         listed = _list(document, "parameters", str(parameters_path))
         entries = tuple(_entry(item, parameters_path) for item in listed)
@@ -125,7 +146,12 @@ def _load_service(name: str, folders: Sequence[Path]) -> Service:
     component = None
     if "component" in described:
         component = parse_component(name, described["component"], f"{service_path}: component")
-    return Service(name, str(described.get("summary", "")), roles, entries, marks, own, component)
+    image_path = find_first(own, IMAGE_FILE)
+    image = ImageContent()
+    if image_path is not None:
+        image = parse_image_content(read_mapping(image_path), str(image_path))
+    summary = str(described.get("summary", ""))
+    return Service(name, summary, roles, entries, marks, own, component, image)
 
 
 def _mark(item: object, where: str) -> LegacyMark:
@@ -135,11 +161,17 @@ def _mark(item: object, where: str) -> LegacyMark:
     return LegacyMark(item["key"], item.get("without"), _texts(item, "roles", where))
 
 
-def _first(folders: Iterable[Path], name: str) -> Path | None:
+def find_first(folders: Iterable[Path], name: str) -> Path | None:
+    """Return a file of a drop-in: that of the first folder that has it."""
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a file of a drop-in.
+
+    Raises:
+        ServiceDefinitionError: It can not be read, or holds no mapping.
+    """
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506  # a safe loader in C
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

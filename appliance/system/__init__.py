@@ -11,7 +11,7 @@ from appliance.system.bulk import Bulk, RealBulk
 from appliance.system.clock import Clock, RealClock
 from appliance.system.commands import Commands, RealCommands
 from appliance.system.disks import Disks, RealDisks
-from appliance.system.download import Downloads, HttpDownloads
+from appliance.system.download import Downloads, HttpDownloads, Watch
 from appliance.system.files import Files, RealFiles
 from appliance.system.kubernetes import Kubernetes
 from appliance.system.kuberneteshttp import HttpKubernetes
@@ -28,7 +28,7 @@ from appliance.system.units import RealUnits, Units
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 _OF_THE_BUILDER = (*_PROXIES, "REGISTRY_AUTH_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR", "HOME")
 
-__all__ = ["System", "real_system"]
+__all__ = ["RealClock", "System", "real_system"]
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,12 @@ class System:
     onegate: OneGate | None = None
 
 
-def real_system(root: str = "/") -> System:
+def real_system(root: str = "/", *, watch: Watch | None = None) -> System:
     """Return the machine itself.
 
     Args:
         root: The folder that all files are placed under.
+        watch: Who is told how far downloads are.
     """
     commands = RealCommands()
     files = RealFiles(root)
@@ -74,7 +75,7 @@ def real_system(root: str = "/") -> System:
         disks=RealDisks(commands),
         kubernetes=HttpKubernetes(files),
         supervisor=HttpSupervisor(),
-        downloads=HttpDownloads(files),
+        downloads=HttpDownloads(files, watch),
         registry=SkopeoRegistry(RealCommands(_OF_THE_BUILDER), files),
         bulk=RealBulk(files),
     )

@@ -68,6 +68,13 @@ class RealCommands:
         """
         own = {name: os.environ[name] for name in passed_on if name in os.environ}
         self._environment = {**_ENVIRONMENT, **own}
+        self._running: set[int] = set()
+
+    def end_all(self) -> None:
+        """End the commands that other threads have running."""
+        for pid in tuple(self._running):
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGTERM)
 
     def run(
         self,
@@ -92,6 +99,7 @@ class RealCommands:
         except OSError as error:
             reason = f"could not be started ({error.strerror})"
             raise CommandError(argv, None, "", "", reason) from error
+        self._running.add(process.pid)
         try:
             stdout, stderr = process.communicate(stdin, timeout=timeout_s)
         except subprocess.TimeoutExpired:
@@ -100,6 +108,8 @@ class RealCommands:
             stdout, stderr = process.communicate()
             reason = f"took longer than {timeout_s:g} s and was ended"
             raise CommandError(argv, None, stdout[-_TAIL:], stderr[-_TAIL:], reason) from None
+        finally:
+            self._running.discard(process.pid)
         if check and process.returncode != 0:
             reason = f"exit status {process.returncode}"
             raise CommandError(argv, process.returncode, stdout[-_TAIL:], stderr[-_TAIL:], reason)

@@ -21,6 +21,7 @@ _SAVE_TIMEOUT_S = 3600
 # What skopeo says where a registry has no such image, or another than the one with the digest.
 _FINAL = ("manifest unknown", "name unknown", "unauthorized", "denied", "did not match", "no image")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
+_PREAMBLE = re.compile(r"Error parsing image name '[^']*': ")
 _LISTS = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -53,6 +54,9 @@ class Registry(Protocol):
             ArtifactUnavailable: The registry does not answer.
         """
 
+    def stop(self) -> None:
+        """Let all that is being saved end soon."""
+
     def save(
         self, reference: str, arch: str, to: PurePosixPath, name: str, *, is_plain: bool
     ) -> None:
@@ -71,13 +75,24 @@ class Registry(Protocol):
         """
 
 
+class EndableCommands(Commands, Protocol):
+    """Runs commands that another thread may end."""
+
+    def end_all(self) -> None:
+        """End those that are running."""
+
+
 class SkopeoRegistry:
     """Asks registries by skopeo, which verifies every digest on its way."""
 
-    def __init__(self, commands: Commands, files: Files) -> None:
+    def __init__(self, commands: EndableCommands, files: Files) -> None:
         """Write under the root of `files`."""
         self._commands = commands
         self._files = files
+
+    def stop(self) -> None:
+        """Let all that is being saved end soon; see `Registry.stop`."""
+        self._commands.end_all()
 
     def has_program(self) -> bool:
         """Say whether skopeo is installed."""
@@ -162,4 +177,5 @@ def _message(error: CommandError) -> str:
     lines = [line for line in error.stderr.splitlines() if "level=fatal" in line]
     if not lines:
         return str(error)
-    return lines[-1].partition("msg=")[2].strip().strip('"').replace('\\"', "'")
+    said = lines[-1].partition("msg=")[2].strip().strip('"').replace('\\"', "'")
+    return _PREAMBLE.sub("", said)

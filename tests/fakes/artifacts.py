@@ -112,6 +112,9 @@ class FakeRegistry:
         self.saved.append(reference)
         self._files.write(to, f"{name} {reference} {arch}\n")
 
+    def stop(self) -> None:
+        """Nothing takes long here."""
+
     def _refuse_unknown(self, reference: str) -> None:
         name, _, digest = reference.partition("@")
         known = {(tagged.rpartition(":")[0], found) for tagged, found in self.images.items()}

@@ -1,0 +1,308 @@
+"""What a drop-in needs in the image that nodes boot from, as its image.yaml declares it.
+
+An image.yaml has `releases` (what is fetched by version), `files` (fetched by address), `images`
+and `lists` of images (fetched from registries), `image_folder` (where archives of images go, said
+by one drop-in for all) and `needs` (what packages must have brought). The sums are not here: the
+lock has them. In an address `{version}` is that of the release and `{arch}` the machine's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import PurePosixPath
+from string import Formatter
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from appliance.errors import ServiceDefinitionError
+
+FILE = "image.yaml"
+ARCHES = ("amd64", "arm64")
+
+_KEYS = frozenset({"releases", "files", "images", "lists", "image_folder", "needs"})
+_FILE_KEYS = frozenset({"name", "release", "url", "sums", "unpack", "into", "pick", "flavors"})
+_IMAGE_KEYS = frozenset({"release", "reference"})
+_LIST_KEYS = frozenset({"release", "url"})
+_NEED_KEYS = frozenset({"programs", "units", "enabled", "modules", "files"})
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*\Z")
+_URL = re.compile(r"https?://[^\s/@]+/\S+\Z")
+_REFERENCE = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._{}-]+)+:[A-Za-z0-9._{}-]+\Z")
+_IN_PLACE = frozenset({"version", "arch"})
+
+T = TypeVar("T")
+
+
+class Flavor(Enum):
+    """What an image brings along.
+
+    Attributes:
+        CE: Programs and charts; nodes fetch the images of containers when they need them.
+        EE: All images of containers as well.
+    """
+
+    CE = "ce"
+    EE = "ee"
+
+
+@dataclass(frozen=True)
+class FileArtifact:
+    """A file that is fetched by its address.
+
+    Attributes:
+        name: What the lock calls it.
+        release: What its version is that of.
+        url: Where it is.
+        sums: Where its sum is published: a list of sums with names, or one sum.
+        into: The folder it goes to, or whose content it holds.
+        is_archive: Whether it is unpacked there.
+        picked: Of an archive, the only members to take with the names they get; empty for all.
+        flavors: The images it belongs to.
+    """
+
+    name: str
+    release: str
+    url: str
+    sums: str
+    into: PurePosixPath
+    is_archive: bool
+    picked: tuple[tuple[str, str], ...]
+    flavors: tuple[Flavor, ...]
+
+
+@dataclass(frozen=True)
+class ImageArtifact:
+    """An image of containers that is fetched from its registry, for images of flavor EE."""
+
+    release: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """A published list of a release's images, one a line, read when the lock is written."""
+
+    release: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What packages must have brought.
+
+    Attributes:
+        programs: By name; they are looked for where the agent's commands are.
+        units: Of systemd, whether they are on or off.
+        enabled: Of systemd, on at boot.
+        modules: Of the kernel, built in or loadable.
+        files: By path, whatever they hold.
+    """
+
+    programs: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    enabled: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageContent:
+    """What one drop-in needs in the image.
+
+    Attributes:
+        releases: Name to version.
+        image_folder: Where archives of images go; None where another drop-in says so.
+    """
+
+    releases: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[FileArtifact, ...] = ()
+    images: tuple[ImageArtifact, ...] = ()
+    lists: tuple[ImageList, ...] = ()
+    image_folder: PurePosixPath | None = None
+    needs: Needs = field(default_factory=Needs)
+
+    def used_releases(self) -> frozenset[str]:
+        """Return the releases that anything here is of."""
+        every: tuple[FileArtifact | ImageArtifact | ImageList, ...]
+        every = (*self.files, *self.images, *self.lists)
+        return frozenset(one.release for one in every)
+
+
+def parse_image_content(document: object, where: str) -> ImageContent:
+    """Read an image.yaml.
+
+    Raises:
+        ServiceDefinitionError: It is not well formed.
+    """
+    found = _mapping(document, _KEYS, where)
+    folder = found.get("image_folder")
+    return ImageContent(
+        releases=_releases(found.get("releases", {}), where),
+        files=_each(found, "files", where, lambda one: _file(one, where)),
+        images=_each(found, "images", where, lambda one: _image(one, where)),
+        lists=_each(found, "lists", where, lambda one: _list(one, where)),
+        image_folder=None if folder is None else _folder(folder, f"{where}: image_folder"),
+        needs=_needs(found.get("needs", {}), f"{where}: needs"),
+    )
+
+
+def fill_url(template: str, version: str, arch: str) -> str:
+    """Return an address: a plus in a version is a blank to some servers unless it is quoted."""
+    return template.format(version=quote(version, safe=""), arch=arch)
+
+
+def fill_name(template: str, version: str, arch: str) -> str:
+    """Return a name with a version in it as it is."""
+    return template.format(version=version, arch=arch)
+
+
+def _releases(item: object, where: str) -> dict[str, str]:
+    if not isinstance(item, dict) or not all(
+        isinstance(name, str) and _NAME.match(name) and isinstance(version, str) and version
+        for name, version in item.items()
+    ):
+        raise ServiceDefinitionError(f"{where}: releases must map names to quoted versions")
+    return dict(item)
+
+
+def _file(item: object, where: str) -> FileArtifact:
+    found = _mapping(item, _FILE_KEYS, f"{where}: files")
+    name = _text(found, "name", _NAME, where)
+    where = f"{where}: {name}"
+    if ("unpack" in found) == ("into" in found):
+        raise ServiceDefinitionError(f"{where}: expected either unpack or into")
+    is_archive = "unpack" in found
+    picked = found.get("pick", {})
+    if not isinstance(picked, dict) or (picked and not is_archive):
+        raise ServiceDefinitionError(f"{where}: pick must map members of an archive to names")
+    for member, given in picked.items():
+        _refuse_other_places(str(member), where)
+        if PurePosixPath(str(given)).is_absolute() or ".." in PurePosixPath(str(given)).parts:
+            raise ServiceDefinitionError(
+                f"{where}: pick: {given}: expected a name below the folder"
+            )
+    return FileArtifact(
+        name=name,
+        release=_text(found, "release", _NAME, where),
+        url=_text(found, "url", _URL, where),
+        sums=_text(found, "sums", _URL, where),
+        into=_folder(found.get("unpack", found.get("into")), where),
+        is_archive=is_archive,
+        picked=tuple((str(member), str(given)) for member, given in picked.items()),
+        flavors=_flavors(found, where),
+    )
+
+
+def _flavors(found: Mapping[str, Any], where: str) -> tuple[Flavor, ...]:
+    listed = found.get("flavors", [flavor.value for flavor in Flavor])
+    try:
+        flavors = tuple(Flavor(one) for one in listed)
+    except (TypeError, ValueError):
+        flavors = ()
+    if not flavors:
+        raise ServiceDefinitionError(f"{where}: flavors must be a list of ce and ee")
+    return flavors
+
+
+def _image(item: object, where: str) -> ImageArtifact:
+    found = _mapping(item, _IMAGE_KEYS, f"{where}: images")
+    return ImageArtifact(
+        _text(found, "release", _NAME, where), _text(found, "reference", _REFERENCE, where)
+    )
+
+
+def _list(item: object, where: str) -> ImageList:
+    found = _mapping(item, _LIST_KEYS, f"{where}: lists")
+    return ImageList(_text(found, "release", _NAME, where), _text(found, "url", _URL, where))
+
+
+def _needs(item: object, where: str) -> Needs:
+    found = _mapping(item, _NEED_KEYS, where)
+    for key, names in found.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ServiceDefinitionError(f"{where}: {key} must be a list of names")
+    return Needs(**{key: tuple(names) for key, names in found.items()})
+
+
+def _folder(item: object, where: str) -> PurePosixPath:
+    if not isinstance(item, str) or not PurePosixPath(item).is_absolute():
+        raise ServiceDefinitionError(f"{where}: expected an absolute path, found {item!r}")
+    return PurePosixPath(item)
+
+
+def _text(found: Mapping[str, Any], key: str, form: re.Pattern[str], where: str) -> str:
+    value = found.get(key)
+    if not isinstance(value, str) or not form.match(value):
+        raise ServiceDefinitionError(f"{where}: {key}: {value!r} is not of the form expected")
+    _refuse_other_places(value, f"{where}: {key}")
+    return value
+
+
+def _refuse_other_places(template: str, where: str) -> None:
+    """Refuse what would not be filled in later."""
+    try:
+        names = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ServiceDefinitionError(f"{where}: {template!r}: {error}") from error
+    if names - _IN_PLACE:
+        raise ServiceDefinitionError(f"{where}: {template!r}: only version and arch are filled in")
+
+
+def _mapping(item: object, known: frozenset[str], where: str) -> Mapping[str, Any]:
+    if not isinstance(item, dict):
+        raise ServiceDefinitionError(f"{where}: expected a mapping, found {item!r}")
+    unknown = sorted(str(key) for key in item if key not in known)
+    if unknown:
+        raise ServiceDefinitionError(
+            f"{where}: {', '.join(unknown)} not understood; known are {', '.join(sorted(known))}"
+        )
+    return item
+
+
+def _each(
+    found: Mapping[str, Any], key: str, where: str, parse: Callable[[object], T]
+) -> tuple[T, ...]:
+    items = found.get(key, [])
+    if not isinstance(items, list):
+        raise ServiceDefinitionError(f"{where}: {key} must be a list")
+    return tuple(parse(one) for one in items)
+
+
+def check_image_contents(contents: Mapping[str, ImageContent], charts: Mapping[str, str]) -> None:
+    """Check what drop-ins say of the same things.
+
+    Args:
+        contents: By the name of their drop-in.
+        charts: The releases that are charts, to their drop-in.
+
+    Raises:
+        ServiceDefinitionError: A release is nobody's or two's, or an artifact has two homes.
+    """
+    _refuse_two("release", [*charts.items(), *_pairs(contents, lambda one: tuple(one.releases))])
+    _refuse_two("file", _pairs(contents, lambda one: tuple(file.name for file in one.files)))
+    folders = [name for name, one in contents.items() if one.image_folder]
+    if len(folders) > 1:
+        raise ServiceDefinitionError(f"image_folder: said by {' and by '.join(folders)}")
+    known = {*charts, *(release for one in contents.values() for release in one.releases)}
+    for name, content in contents.items():
+        unknown = sorted(content.used_releases() - known)
+        if unknown:
+            raise ServiceDefinitionError(f"{name}: {FILE}: no release {', '.join(unknown)}")
+        if (content.images or content.lists) and not folders:
+            raise ServiceDefinitionError(f"{name}: {FILE}: no drop-in says an image_folder")
+
+
+def _pairs(
+    contents: Mapping[str, ImageContent], names: Callable[[ImageContent], Sequence[str]]
+) -> list[tuple[str, str]]:
+    return [(one, name) for name, content in contents.items() for one in names(content)]
+
+
+def _refuse_two(what: str, pairs: Sequence[tuple[str, str]]) -> None:
+    owner: dict[str, str] = {}
+    for one, name in pairs:
+        if one in owner:
+            raise ServiceDefinitionError(f"{what} {one}: declared by {owner[one]} and by {name}")
+        owner[one] = name

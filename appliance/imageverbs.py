@@ -1,0 +1,193 @@
+"""The verbs of an image's build: `install` and `check image`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from appliance.errors import EXIT_TEMPORARY
+
+if TYPE_CHECKING:
+    from appliance.apply import Outcome
+    from appliance.installplan import Build
+    from appliance.lock import Sources
+    from appliance.service import Service
+    from appliance.system import System
+
+
+class WrongUsage(Exception):
+    """The command line is not as it should be in a way that its parser can not tell."""
+
+
+def add_image_verbs(verbs: Any) -> None:
+    """Add them to the parser of the command line."""
+    install = verbs.add_parser("install", help="fetch what an image carries (at image build)")
+    install.description = (
+        "Fetches what the lock pins, verifies every sum and puts it in place; what is there already"
+        " is left alone, and what was cut is gone on with. With --lock it changes nothing of this"
+        " machine, but reads what is published about the releases and writes the lock anew."
+    )
+    install.set_defaults(run=_install)
+    install.add_argument("--lock", action="store_true", help="write the lock; fetch nothing")
+    install.add_argument(
+        "--release",
+        action="append",
+        default=[],
+        metavar="NAME=VERSION",
+        help="with --lock: another version than the drop-ins name; may be repeated",
+    )
+    install.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        metavar="PREFIX=ADDRESS",
+        help="a mirror, such as github.com=https://mirror.example/github or"
+        " docker.io=registry.example/hub; may be repeated",
+    )
+    install.add_argument("--dry-run", action="store_true", help="show what would be fetched")
+    _add_image_options(install)
+
+    check = verbs.add_parser("check", help="see whether an image has all that a boot needs")
+    check.description = (
+        "Looks for programs, units, kernel modules and all that install fetches, by their sums,"
+        " without network; ends with 1 where something is missing."
+    )
+    check.set_defaults(run=_check)
+    check.add_argument("what", choices=("image",), help="what is looked at")
+    check.add_argument(
+        "--without-artifacts", action="store_true", help="leave out what install fetches"
+    )
+    check.add_argument(
+        "--without-kernel", action="store_true", help="leave out kernel modules, as in containers"
+    )
+    _add_image_options(check)
+
+
+def _add_image_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--flavor", choices=("ce", "ee"), help="ce: programs and charts; ee: all images as well"
+    )
+    parser.add_argument("--arch", choices=("amd64", "arm64"), help="instead of this machine's")
+    parser.add_argument(
+        "--lock-file", metavar="FILE", type=Path, help="instead of the packaged artifacts.lock.yaml"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON on standard output")
+
+
+def _install(arguments: argparse.Namespace) -> int:
+    from appliance.decision import read_services
+    from appliance.install import find_lock, read_lock, run_install
+    from appliance.lock import parse_sources
+    from appliance.logs import make_logger
+    from appliance.options import Options
+    from appliance.progress import ProgressBoard
+    from appliance.system import RealClock, real_system
+
+    system = real_system(watch=ProgressBoard(sys.stderr, RealClock()))
+    services = read_services(Options())
+    lock_path = find_lock(arguments.lock_file)
+    sources = parse_sources(arguments.source)
+    if arguments.lock:
+        return _write_lock(arguments, system, services, lock_path, sources)
+    build = _build_of(arguments, sources)
+    if build is None:
+        raise WrongUsage("install: --flavor ce or --flavor ee is needed, unless --lock is given")
+    lock = read_lock(lock_path)
+    outcome = run_install(system, services, lock, build, make_logger(), dry_run=arguments.dry_run)
+    _print_outcome(outcome, build, arguments)
+    return 0
+
+
+def _print_outcome(outcome: Outcome, build: Build, arguments: argparse.Namespace) -> None:
+    from appliance.plan import describe
+
+    count = len(outcome.changes)
+    if arguments.json:
+        steps = {step.action.name: step.change and asdict(step.change) for step in outcome.steps}
+        document = {"dry_run": arguments.dry_run, "changes": count, "actions": steps}
+        print(json.dumps(document, indent=1, default=str))
+        return
+    for line in describe(outcome.steps, unchanged=False):
+        print(line)
+    rest = " to make; nothing was changed" if arguments.dry_run else ""
+    print(f"{build.flavor.value} for {build.arch}: {count} change{'' if count == 1 else 's'}{rest}")
+
+
+def _write_lock(
+    arguments: argparse.Namespace,
+    system: System,
+    services: Mapping[str, Service],
+    lock_path: Path,
+    sources: Sources,
+) -> int:
+    from appliance.install import read_lock
+    from appliance.lock import render_lock
+    from appliance.locking import EMPTY, LockWriter, find_releases
+
+    chosen = dict(_pair(text) for text in arguments.release)
+    writer = LockWriter(system, sources, read_lock(lock_path))
+    locked = writer.write(services, find_releases(services, chosen))
+    system.files.write(PurePosixPath(lock_path.absolute()), render_lock(locked.lock))
+    if arguments.json:
+        document = {"lock": str(lock_path), "findings": [asdict(one) for one in locked.findings]}
+        print(json.dumps(document, indent=1))
+    else:
+        for one in locked.findings:
+            print(f"{one.verdict:<7}  {one.subject}{f': {one.reason}' if one.reason else ''}")
+        empty = sum(one.verdict == EMPTY for one in locked.findings)
+        print(f"{lock_path}: {len(locked.findings)} looked for, {empty} left empty")
+    return 0 if locked.is_whole else EXIT_TEMPORARY
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, version = text.partition("=")
+    if not (name and equals and version):
+        raise WrongUsage(f"install: --release {text}: expected NAME=VERSION")
+    return name, version
+
+
+def _build_of(arguments: argparse.Namespace, sources: Sources) -> Build | None:
+    from appliance.imagecontent import Flavor
+    from appliance.installplan import Build
+
+    if arguments.flavor is None:
+        return None
+    return Build(Flavor(arguments.flavor), arguments.arch or _own_arch(), sources)
+
+
+def _own_arch() -> str:
+    import platform
+
+    machine = platform.machine()
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from appliance.decision import read_services
+    from appliance.imagecheck import Looked, check_image
+    from appliance.install import find_lock, read_lock
+    from appliance.lock import Sources
+    from appliance.options import Options
+    from appliance.system import real_system
+
+    looked = Looked(
+        _build_of(arguments, Sources()),
+        artifacts=not arguments.without_artifacts,
+        kernel=not arguments.without_kernel,
+    )
+    lock = read_lock(find_lock(arguments.lock_file))
+    lines = check_image(real_system(), read_services(Options()), lock, looked)
+    missing = [line for line in lines if not line.is_there]
+    if arguments.json:
+        print(json.dumps([asdict(line) for line in lines], indent=1))
+        return 1 if missing else 0
+    for line in lines:
+        hint = f" ({line.hint})" if line.hint else ""
+        print(f"{'ok' if line.is_there else 'MISSING':<7}  {line.subject}: {line.found}{hint}")
+    print(f"{len(lines)} looked for, {len(missing)} missing")
+    return 1 if missing else 0
