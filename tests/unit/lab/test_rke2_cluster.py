@@ -11,23 +11,21 @@ import pytest
 import yaml
 
 from tests.lab.rke2.double import controllers, pki
-from tests.lab.rke2.double.apiserver import (
-    KINDS,
-    ApiError,
-    Kind,
-    apply_patch,
-    authorize,
-    check_precondition,
-    keep_apart,
-    kubeconfig,
-    matches_fields,
-    matches_labels,
-    parse_path,
-)
+from tests.lab.rke2.double.access import MIRROR, Asked, authorize, restrict_node
+from tests.lab.rke2.double.apiserver import kubeconfig
 from tests.lab.rke2.double.client import go_words
 from tests.lab.rke2.double.controllers import EtcdController, NodeControllers, taints
 from tests.lab.rke2.double.etcd import Entry, Etcd, EtcdError, Member, Status
+from tests.lab.rke2.double.kinds import KINDS, ApiError, Kind, parse_path
 from tests.lab.rke2.double.knobs import Knobs
+from tests.lab.rke2.double.objects import (
+    apply_patch,
+    check_precondition,
+    field_terms,
+    keep_apart,
+    matches_fields,
+    matches_labels,
+)
 from tests.lab.rke2.double.store import (
     ETCD_FINALIZER,
     Conflict,
@@ -40,6 +38,8 @@ from tests.lab.rke2.double.store import (
 )
 from tests.lab.rke2.double.supervisor import keep_node_password, list_api_servers
 from tests.lab.rke2.double.tools import follow_path
+
+LEASES = "coordination.k8s.io/v1"
 
 
 class MemoryEtcd(Etcd):
@@ -226,27 +226,91 @@ def test_an_unknown_kind_is_not_found(path: str) -> None:
     assert caught.value.status == 404
 
 
+NODE_A = ("system:node:a", ("system:nodes",))
+CLUSTER_ADMIN = ("system:admin", ("system:masters",))
+ROLE = "rbac.authorization.k8s.io"
+
+
+def ask(sender: tuple[str, tuple[str, ...]], method: str, path: str) -> Asked:
+    where, _, query = path.partition("?fieldSelector=")
+    return Asked(*sender, method, parse_path(where, find_kind), field_terms(query))
+
+
+def is_allowed(store: Store, asked: Asked) -> bool:
+    try:
+        authorize(asked, store)
+    except ApiError as refused:
+        assert refused.status == 403
+        return False
+    return True
+
+
 @pytest.mark.parametrize(
-    ("user", "groups", "method", "path", "allowed"),
+    ("sender", "method", "path", "allowed"),
     [
-        ("system:admin", ("system:masters",), "DELETE", "/api/v1/nodes/a", True),
-        ("system:node:a", ("system:nodes",), "GET", "/api/v1/nodes", True),
-        ("system:node:a", ("system:nodes",), "PATCH", "/api/v1/nodes/a/status", True),
-        ("system:node:a", ("system:nodes",), "PATCH", "/api/v1/nodes/b", False),
-        ("system:node:a", ("system:nodes",), "GET", "/api/v1/secrets", False),
-        ("somebody", (), "GET", "/api/v1/nodes", False),
+        (CLUSTER_ADMIN, "DELETE", "/api/v1/nodes/a", True),
+        (NODE_A, "GET", "/api/v1/nodes/a", True),
+        (NODE_A, "GET", "/api/v1/nodes/b", False),
+        (NODE_A, "GET", "/api/v1/nodes", False),
+        (NODE_A, "GET", "/api/v1/nodes?fieldSelector=metadata.name=a", True),
+        (NODE_A, "PATCH", "/api/v1/nodes/a/status", True),
+        (NODE_A, "DELETE", "/api/v1/nodes/a", False),
+        (NODE_A, "GET", "/api/v1/pods", False),
+        (NODE_A, "GET", "/api/v1/pods?fieldSelector=spec.nodeName=a", True),
+        (NODE_A, "GET", "/api/v1/pods?fieldSelector=spec.nodeName=b", False),
+        (NODE_A, "POST", "/api/v1/namespaces/x/pods/p/eviction", True),
+        (NODE_A, "GET", "/api/v1/secrets", False),
+        (NODE_A, "PUT", f"/apis/{LEASES}/namespaces/kube-node-lease/leases/a", True),
+        (NODE_A, "PUT", f"/apis/{LEASES}/namespaces/kube-node-lease/leases/b", False),
+        (NODE_A, "PUT", f"/apis/{LEASES}/namespaces/kube-system/leases/a", False),
+        (("somebody", ()), "GET", "/api/v1/nodes", False),
     ],
 )
-def test_nodes_may_read_nodes_and_change_their_own(
-    user: str, groups: tuple[str, ...], method: str, path: str, allowed: bool
+def test_kubelets_may_what_is_theirs(
+    store: Store, sender: tuple[str, tuple[str, ...]], method: str, path: str, allowed: bool
 ) -> None:
-    target = parse_path(path, find_kind)
-    if allowed:
-        authorize(user, groups, method, target)
-        return
-    with pytest.raises(ApiError) as caught:
-        authorize(user, groups, method, target)
-    assert caught.value.status == 403
+    assert is_allowed(store, ask(sender, method, path)) is allowed
+
+
+def test_a_cluster_role_lets_kubelets_delete_nodes_and_admission_only_their_own(
+    store: Store,
+) -> None:
+    own, other = (ask(NODE_A, "DELETE", f"/api/v1/nodes/{name}") for name in ("a", "b"))
+    assert not is_allowed(store, own)
+    rule = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["delete"]}
+    store.create(f"clusterroles.{ROLE}", "", {"metadata": {"name": "leaving"}, "rules": [rule]})
+    binding = {
+        "metadata": {"name": "leaving"},
+        "roleRef": {"kind": "ClusterRole", "name": "leaving"},
+        "subjects": [{"kind": "Group", "name": "system:nodes"}],
+    }
+    store.create(f"clusterrolebindings.{ROLE}", "", binding)
+    assert is_allowed(store, own)
+    restrict_node(own, node("a"), None)
+    with pytest.raises(ApiError, match='node "a" is not allowed to modify node "b"'):
+        restrict_node(other, node("b"), None)
+
+
+def test_a_kubelet_cordons_its_node_and_leaves_taints_alone() -> None:
+    asked = ask(NODE_A, "PATCH", "/api/v1/nodes/a")
+    restrict_node(asked, node("a"), node("a") | {"spec": {"unschedulable": True}})
+    with pytest.raises(ApiError, match="not allowed to modify taints"):
+        restrict_node(asked, node("a"), node("a") | {"spec": {"taints": [{"key": "x"}]}})
+
+
+def test_a_kubelet_evicts_its_own_pods_only() -> None:
+    asked = ask(NODE_A, "POST", "/api/v1/namespaces/x/pods/p/eviction")
+    restrict_node(asked, {"metadata": {}, "spec": {"nodeName": "a"}}, None)
+    with pytest.raises(ApiError, match="can only evict pods"):
+        restrict_node(asked, {"metadata": {}, "spec": {"nodeName": "b"}}, None)
+
+
+def test_a_kubelet_makes_mirror_pods_only() -> None:
+    asked = ask(NODE_A, "POST", "/api/v1/namespaces/x/pods")
+    mirror = {"metadata": {"annotations": {MIRROR: "x"}}, "spec": {"nodeName": "a"}}
+    restrict_node(asked, None, mirror)
+    with pytest.raises(ApiError, match="mirror"):
+        restrict_node(asked, None, mirror | {"metadata": {}})
 
 
 def test_a_precondition_protects_a_node_that_was_made_anew() -> None:

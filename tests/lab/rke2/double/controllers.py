@@ -32,13 +32,17 @@ ETCD_REMOVE = "etcd.rke2.cattle.io/remove"
 ETCD_REMOVED = "etcd.rke2.cattle.io/removed-node-name"
 
 
-def _each_tick(knobs: Knobs, interval: str, tick: Callable[[], None]) -> None:
+def each_tick(knobs: Knobs, interval: str, tick: Callable[[], None]) -> None:
+    """Do something again and again, whatever etcd and others make of it."""
     while True:
         time.sleep(knobs.interval(interval))
         try:
             tick()
         except (EtcdError, Conflict, NotFound):
             continue
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            # An object that makes no sense; whoever wrote it finds this among the events.
+            event("controller.confused", interval=interval, reason=repr(error))
 
 
 class NodeControllers:
@@ -53,7 +57,7 @@ class NodeControllers:
 
     def run(self) -> None:
         """Go on for ever."""
-        _each_tick(self._knobs, "controller_tick", self._tick)
+        each_tick(self._knobs, "controller_tick", self._tick)
 
     def _tick(self) -> None:
         if not self._office.holds(self._knobs.interval("controller_lease")):
@@ -152,7 +156,7 @@ class EtcdController:
 
     def run(self) -> None:
         """Go on for ever."""
-        _each_tick(self._knobs, "learner_tick", self._tick)
+        each_tick(self._knobs, "learner_tick", self._tick)
 
     def _tick(self) -> None:
         if not self._office.holds(self._knobs.interval("controller_lease")):

@@ -24,6 +24,8 @@ DELAYS: dict[str, float] = {
     "cni": 0.8,
     "ccm": 0.3,
     "agent": 0.1,
+    "pod": 0.2,
+    "job": 0.3,
 }
 """Seconds that each phase takes on top of the work that is really done."""
 
@@ -40,6 +42,12 @@ INTERVALS: dict[str, float] = {
     "controller_lease": 3.0,  # 15 s
     "controller_tick": 0.5,
     "endpoints": 3.0,
+    "workload_tick": 0.5,
+    "pod_sync": 1.0,  # at once, by a watch
+    "pod_eviction": 30.0,  # 300 s, or as pods say
+    "job_backoff": 1.0,  # 10 s
+    "minute": 60.0,  # of schedules
+    "manifest_scan": 1.5,  # 15 s
 }
 """Seconds between tries, and until patience ends; behind each what the real one takes."""
 

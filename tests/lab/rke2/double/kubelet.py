@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import paths, pods
+from . import kubeletapi, paths, pods
 from .client import Api, Refused, Unreachable
 from .config import parse_label, parse_taint
 from .controllers import NOT_READY, UNINITIALIZED, taints
 from .journal import component, event, info
 from .knobs import Knobs
+from .kubeletpods import KubeletPods
 from .store import Object, condition, set_condition, timestamp
 
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
@@ -87,6 +88,10 @@ class Kubelet:
                 component("kubelet", f"Unable to register node with API server: {error}")
                 time.sleep(0.3)
         threading.Thread(target=self._wait_for_cni, daemon=True).start()
+        self._open_port()
+        addresses = [address for kind, address in self._settings.addresses if kind == "InternalIP"]
+        bound = KubeletPods(self._settings.name, addresses[0], self._api, self._knobs)
+        threading.Thread(target=bound.run, daemon=True).start()
         hurried_until = time.monotonic() + HURRY_S
         wake = 0.2
         while True:
@@ -97,6 +102,12 @@ class Kubelet:
                     wake = min(wake, 0.3)
             except (Unreachable, Refused) as error:
                 component("kubelet", f"Error updating node status, will retry: {error}")
+
+    def _open_port(self) -> None:
+        try:
+            kubeletapi.serve()
+        except OSError as error:
+            component("kubelet", f"Failed to listen and serve: {error}")
 
     # --- registration -----------------------------------------------------------------------
 

@@ -52,6 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from . import ingress
 
         return ingress.run(rest[0])
+    if command in ("container", "container-init"):
+        from . import container
+        from .kubelet import double_argv
+
+        if command == "container-init":
+            return container.become(rest[0])
+        return container.keep(rest[0], double_argv("container-init"))
     if command in ("kubectl", "crictl"):
         from . import tools
 

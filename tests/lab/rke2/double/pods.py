@@ -16,14 +16,14 @@ from . import paths
 _FOLDER = paths.RUN / "pods"
 
 
-def ensure(name: str, argv: Sequence[str]) -> bool:
+def ensure(name: str, argv: Sequence[str], log: Path | None = None) -> bool:
     """Start a pod unless it runs already with the very same command; whether it was started."""
     note = _FOLDER / f"{name}.json"
     known = _read(note)
     if known is not None and _is_running(known) and known["argv"] == list(argv):
         return False
     stop(name)
-    log = paths.POD_LOGS / f"{name}.log"
+    log = log or paths.POD_LOGS / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(

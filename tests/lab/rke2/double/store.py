@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .etcd import Entry, Etcd
@@ -67,7 +67,7 @@ class Store:
         return self._write(resource, namespace, name, obj, 0)
 
     def replace(self, resource: str, namespace: str, obj: Object) -> Object:
-        """Write an object that was read before; without finalizers a dying one goes for good.
+        """Write an object that was read before; a dying one that nothing holds goes for good.
 
         Raises:
             Conflict: If it changed since it was read.
@@ -75,7 +75,8 @@ class Store:
         metadata = obj["metadata"]
         revision = int(metadata["resourceVersion"])
         name = str(metadata["name"])
-        if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
+        held = metadata.get("finalizers") or metadata.get("deletionGracePeriodSeconds")
+        if metadata.get("deletionTimestamp") and not held:
             self._remove(resource, namespace, name, revision)
             return obj
         return self._write(resource, namespace, name, obj, revision)
@@ -104,15 +105,26 @@ class Store:
             except Conflict:
                 time.sleep(0.01)
 
-    def delete(self, resource: str, namespace: str, name: str) -> Object:
+    def delete(
+        self, resource: str, namespace: str, name: str, wanted: Mapping[str, str] | None = None
+    ) -> Object:
         """Remove an object, or mark it as dying while it has finalizers.
+
+        Args:
+            resource: Kind of thing.
+            namespace: Empty for what has none.
+            name: Which.
+            wanted: `uid` and `resourceVersion` it has to have.
 
         Raises:
             NotFound: If there is none.
+            Conflict: If it is another than was wanted.
         """
         while True:
             obj = self.get(resource, namespace, name)
             metadata = obj["metadata"]
+            if any(metadata.get(key) != value for key, value in (wanted or {}).items() if value):
+                raise Conflict(name)
             try:
                 if not metadata.get("finalizers"):
                     self._remove(resource, namespace, name, int(metadata["resourceVersion"]))

@@ -18,9 +18,11 @@ from urllib.parse import quote
 
 import yaml
 
-from .apiserver import KINDS, Kind
+from .access import MIRROR
 from .client import Api, Refused, Unreachable
+from .kinds import KINDS, Kind
 from .knobs import Knobs
+from .kubectlfiles import UsageError, apply_files, create_files, delete_files
 from .store import Object, condition
 
 ROLE = "node-role.kubernetes.io/"
@@ -48,10 +50,6 @@ BOOLEANS = (
 _STEP = re.compile(
     r"""\.((?:[^.\[\\]|\\.)+)|\[\?\(@\.(\w+)\s*==\s*["']?([^"')]*)["']?\)\]|\[(\*|\d+)\]"""
 )
-
-
-class UsageError(Exception):
-    """What was asked for can not be done; the text is kubectl's."""
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
@@ -95,6 +93,9 @@ def kubectl(arguments: Sequence[str]) -> int:
         "patch": _patch,
         "label": lambda api, options: _mark(api, options, "labels"),
         "wait": _wait,
+        "logs": _logs,
+        "apply": apply_files,
+        "create": create_files,
     }
     return verbs[options.verb](api, options)
 
@@ -108,7 +109,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "verb",
         choices=(
             *("get", "delete", "cordon", "uncordon", "drain", "annotate", "label", "version"),
-            *("wait", "patch"),
+            *("wait", "patch", "logs", "apply", "create"),
         ),
     )
     parser.add_argument("words", nargs="*")
@@ -124,6 +125,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--raw", default="")
     parser.add_argument("-p", "--patch", default="")
     parser.add_argument("--type", default="strategic")
+    parser.add_argument("-f", "--filename", action="append", default=[])
+    parser.add_argument("-c", "--container", default="")
+    parser.add_argument("--tail", default="-1")
     for flag in BOOLEANS:
         parser.add_argument(flag, default="true" if flag == "--wait" else "false")
     parser.add_argument("-A", "--all-namespaces", action="store_true")
@@ -257,6 +261,8 @@ def _get(api: Api, options: argparse.Namespace) -> int:
         print("No resources found", file=sys.stderr)
     elif kind.name == "Node":
         _print_nodes(found, options)
+    elif kind.name == "Pod":
+        _print_pods(found, options)
     else:
         rows = [("NAME",), *((obj["metadata"]["name"],) for obj in found)]
         _print_table(rows, options)
@@ -316,6 +322,29 @@ def _print_nodes(nodes: Sequence[Object], options: argparse.Namespace) -> None:
     _print_table(rows, options)
 
 
+def _print_pods(pods: Sequence[Object], options: argparse.Namespace) -> None:
+    head = ("NAME", "READY", "STATUS", "RESTARTS", "AGE", "NODE")
+    rows: list[tuple[str, ...]] = [(("NAMESPACE",) if options.all_namespaces else ()) + head]
+    for pod in pods:
+        metadata, status = pod["metadata"], pod.get("status", {})
+        told = status.get("containerStatuses") or []
+        reasons = [each["state"].get("waiting", {}).get("reason") for each in told]
+        state = next(filter(None, reasons), status.get("phase", "Unknown"))
+        state = {"Succeeded": "Completed", "Failed": "Error"}.get(state, state)
+        if metadata.get("deletionTimestamp"):
+            state = "Terminating"
+        row = (
+            metadata["name"],
+            f"{sum(each['ready'] for each in told)}/{len(pod['spec'].get('containers') or [])}",
+            state,
+            str(sum(each.get("restartCount", 0) for each in told)),
+            _age(metadata),
+            pod["spec"].get("nodeName", "<none>"),
+        )
+        rows.append(((metadata["namespace"],) if options.all_namespaces else ()) + row)
+    _print_table(rows, options)
+
+
 def _print_table(rows: Sequence[tuple[str, ...]], options: argparse.Namespace) -> None:
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=False)]
     for row in rows[1:] if options.no_headers == "true" else rows:
@@ -330,6 +359,8 @@ def _age(metadata: Object) -> str:
 
 
 def _delete(api: Api, options: argparse.Namespace) -> int:
+    if options.filename:
+        return delete_files(api, options)
     kind, names = _targets(options)
     if options.all == "true" or (not names and options.selector):
         names = [obj["metadata"]["name"] for obj in _objects(api, options, kind, [])]
@@ -339,8 +370,9 @@ def _delete(api: Api, options: argparse.Namespace) -> int:
     deadline = time.monotonic() + (_seconds(options.timeout) or 30)
     for name in names:
         path = _path(kind, options, name)
+        grace = {"gracePeriodSeconds": int(options.grace_period)} if options.grace_period else None
         try:
-            gone = api.delete(path)
+            gone = api.delete(path, grace)
         except Refused as refused:
             if refused.status == 404 and options.ignore_not_found == "true":
                 continue
@@ -374,20 +406,69 @@ def _drain(api: Api, options: argparse.Namespace) -> int:
     kind, names = _targets(options, default="nodes")
     for name in names:
         pods = api.get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{name}")["items"]
-        for pod in pods:
-            metadata = pod["metadata"]
-            if any(owner["kind"] == "DaemonSet" for owner in metadata.get("ownerReferences", [])):
-                if options.ignore_daemonsets != "true":
-                    raise UsageError(
-                        f'unable to drain node "{name}": cannot delete DaemonSet-managed Pods '
-                        f"(use --ignore-daemonsets to ignore): {metadata['name']}"
-                    )
-                continue
-            print(f"evicting pod {metadata['namespace']}/{metadata['name']}")
-            path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}/eviction"
-            api.create(path, {"metadata": {"name": metadata["name"]}})
+        chosen = [pod for pod in pods if _is_drained(pod, options, name)]
+        _evict(api, chosen, time.monotonic() + (_seconds(options.timeout) or 3600))
         print(f"node/{name} drained")
     return 0 if kind else 1
+
+
+def _is_drained(pod: Object, options: argparse.Namespace, node: str) -> bool:
+    """Whether a drain takes a pod away.
+
+    Raises:
+        UsageError: If it has to be allowed to, and is not.
+    """
+    metadata = pod["metadata"]
+    owners = {owner["kind"] for owner in metadata.get("ownerReferences") or []}
+    if MIRROR in (metadata.get("annotations") or {}):
+        return False
+    is_finished = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    obstacle = ""
+    if "DaemonSet" in owners and not is_finished:
+        if options.ignore_daemonsets == "true":
+            return False
+        obstacle = "cannot delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore)"
+    elif not owners and not is_finished and options.force != "true":
+        obstacle = "cannot delete Pods that declare no controller (use --force to override)"
+    elif options.delete_emptydir_data != "true" and any(
+        "emptyDir" in volume for volume in pod["spec"].get("volumes") or []
+    ):
+        obstacle = "cannot delete Pods with local storage (use --delete-emptydir-data to override)"
+    if obstacle:
+        where = f"{metadata['namespace']}/{metadata['name']}"
+        raise UsageError(f'unable to drain node "{node}" due to error: {obstacle}: {where}')
+    return True
+
+
+def _evict(api: Api, pods: Sequence[Object], deadline: float) -> None:
+    """Evict pods, again and again where a budget is against it, and wait until they are gone."""
+    left = list(pods)
+    for pod in left:
+        print(f"evicting pod {pod['metadata']['namespace']}/{pod['metadata']['name']}")
+    while left:
+        left = [pod for pod in left if not _is_evicted(api, pod)]
+        if left and time.monotonic() > deadline:
+            raise UsageError("error when evicting pods: global timeout reached")
+        time.sleep(0.3 if left else 0)
+
+
+def _is_evicted(api: Api, pod: Object) -> bool:
+    metadata = pod["metadata"]
+    path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+    now = api.find(path)
+    if now is None or now["metadata"]["uid"] != metadata["uid"]:
+        return True
+    if not now["metadata"].get("deletionTimestamp"):
+        try:
+            api.create(f"{path}/eviction", {"metadata": {"name": metadata["name"]}})
+        except Refused as refused:
+            if refused.status not in (404, 429):
+                raise
+            if refused.status == 429:
+                print(
+                    f'error when evicting pods/"{metadata["name"]}" (will retry)', file=sys.stderr
+                )
+    return False
 
 
 def _mark(api: Api, options: argparse.Namespace, field: str) -> int:
@@ -418,6 +499,24 @@ def _patch(api: Api, options: argparse.Namespace) -> int:
         patch = yaml.safe_load(options.patch)
         api.call("PATCH", path, patch, f"application/{content or 'strategic-merge-patch'}+json")
         print(f"{kind.name.lower()}/{name} patched")
+    return 0
+
+
+def _logs(api: Api, options: argparse.Namespace) -> int:
+    """Print what a pod said, or each pod of a job."""
+    kind, slash, name = options.words[0].partition("/")
+    path = f"/api/v1/namespaces/{options.namespace}/pods"
+    names = [name or kind]
+    if slash and _kind(kind).name == "Job":
+        listed = api.get(f"{path}?labelSelector=job-name%3D{name}")["items"]
+        names = [pod["metadata"]["name"] for pod in listed]
+    for each in names:
+        query = f"?container={options.container}"
+        query += f"&tailLines={options.tail}" if int(options.tail) > 0 else ""
+        status, text = api.ask("GET", f"{path}/{each}/log{query}")
+        if status >= 300:
+            raise Refused(f"{path}/{each}/log", status, text)
+        print(text, end="")
     return 0
 
 
