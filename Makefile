@@ -33,11 +33,11 @@ check: $(STAMP) ## linters and types
 	$(BIN)/lint-imports --no-cache
 	# S3 wants nesting shown inside the delimiters; here blocks are told by their own lines.
 	$(BIN)/j2lint --ignore S3 -- service.d
-	shellcheck packer/*.sh packer/scripts/*.sh tests/lab/*.sh .ci/run
+	shellcheck packer/*.sh packer/scripts/*.sh tests/lab/*.sh tests/api/*.sh .ci/run
 
 .PHONY: unit
 unit: $(STAMP) ## tests that need no lab
-	$(BIN)/python -m pytest -m "not lab and not bake"
+	$(BIN)/python -m pytest -m "not lab and not bake and not api"
 
 .PHONY: bake
 bake: $(STAMP) ## tests of what makes the image (root, network)
@@ -46,6 +46,10 @@ bake: $(STAMP) ## tests of what makes the image (root, network)
 .PHONY: lab
 lab: $(STAMP) ## tests that boot nodes (root)
 	$(CURDIR)/$(BIN)/python -m tests.lab test
+
+.PHONY: test-api
+test-api: $(STAMP) ## tests against a real API server (KUBE_APISERVER=PROGRAM; tests/api/build.sh FOLDER makes one)
+	KUBE_APISERVER=$(KUBE_APISERVER) ONEKE_CRDS=$(CRDS) $(BIN)/python -m pytest -m api tests/api
 
 .PHONY: conformance
 conformance: $(STAMP) ## run the vectors and show the figures per area

@@ -1,0 +1,163 @@
+"""What a kubelet may do in a real cluster, and so what a leaving worker's agent may rely on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from appliance.errors import KubernetesRefused
+from appliance.system.files import RealFiles
+from appliance.system.kuberneteshttp import HttpKubernetes
+from tests.api.apiserver import ApiServer
+
+pytestmark = pytest.mark.api
+
+OWN, OTHER = "oneke-own", "oneke-other"
+PODS = "/api/v1/namespaces/default/pods"
+CLIENT = HttpKubernetes(RealFiles())
+
+
+def node(name: str, **labels: str) -> dict[str, Any]:
+    """Return a node as a kubelet registers it."""
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
+
+
+def pod(name: str, on: str) -> dict[str, Any]:
+    """Return a pod that was scheduled to a node."""
+    container = {"name": "main", "image": "busybox"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"nodeName": on, "containers": [container], "terminationGracePeriodSeconds": 0},
+    }
+
+
+@pytest.fixture(autouse=True)
+def two_nodes(api: ApiServer) -> Iterator[None]:
+    """Two nodes with a pod each, whatever a test left behind."""
+    for name in (OWN, OTHER):
+        registered = api.ask(api.kubelet(name), "POST", "/api/v1/nodes", node(name))
+        assert registered.status == 201, registered.message
+        assert api.ask(api.admin, "POST", PODS, pod(f"on-{name}", name)).status == 201
+    yield
+    for name in (OWN, OTHER):
+        api.ask(api.admin, "DELETE", f"{PODS}/on-{name}?gracePeriodSeconds=0")
+        api.ask(api.admin, "DELETE", f"/api/v1/nodes/{name}")
+
+
+def eviction(name: str) -> dict[str, Any]:
+    """Return what asks for a pod to end; this server knows the earlier version only."""
+    return {
+        "apiVersion": "policy/v1beta1",
+        "kind": "Eviction",
+        "metadata": {"name": name, "namespace": "default"},
+    }
+
+
+def test_nobody_registers_by_anothers_name(api: ApiServer) -> None:
+    refused = api.ask(api.kubelet(OWN), "POST", "/api/v1/nodes", node("oneke-third"))
+    assert refused.status == 403
+    assert "not allowed" in refused.message
+
+
+def test_a_kubelet_cordons_its_own_node_and_no_other(api: ApiServer) -> None:
+    CLIENT.cordon(api.kubelet(OWN), OWN)
+    own = CLIENT.node(api.kubelet(OWN), OWN)
+    assert own is not None
+    assert own.is_cordoned
+    with pytest.raises(KubernetesRefused):
+        CLIENT.cordon(api.kubelet(OWN), OTHER)
+
+
+def test_a_kubelet_sees_the_nodes_of_the_cluster(api: ApiServer) -> None:
+    assert {OWN, OTHER} <= {one.name for one in CLIENT.nodes(api.kubelet(OWN))}
+
+
+def test_a_kubelet_lists_its_own_pods(api: ApiServer) -> None:
+    (one,) = CLIENT.pods(api.kubelet(OWN), OWN)
+    assert one.name == f"on-{OWN}"
+
+
+def test_a_kubelet_evicts_its_own_pods_and_no_other(api: ApiServer) -> None:
+    mine, theirs = f"on-{OWN}", f"on-{OTHER}"
+    kubelet = api.kubelet(OWN)
+    evicted = api.ask(kubelet, "POST", f"{PODS}/{mine}/eviction", eviction(mine))
+    assert evicted.status == 201, evicted.message
+    refused = api.ask(kubelet, "POST", f"{PODS}/{theirs}/eviction", eviction(theirs))
+    assert refused.status == 403
+    assert api.ask(api.admin, "GET", f"{PODS}/{theirs}").status == 200
+
+
+def test_a_kubelet_deletes_its_own_pods_and_no_other(api: ApiServer) -> None:
+    kubelet = api.kubelet(OWN)
+    assert api.ask(kubelet, "DELETE", f"{PODS}/on-{OTHER}").status == 403
+    assert api.ask(kubelet, "DELETE", f"{PODS}/on-{OWN}").status == 200
+
+
+def leaving_rights() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what lets nodes delete nodes, which admission limits to their own."""
+    group = "rbac.authorization.k8s.io"
+    common = {"apiVersion": f"{group}/v1", "metadata": {"name": "oneke-leaving"}}
+    rule = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["delete"]}
+    role = {"kind": "ClusterRole", "rules": [rule]}
+    reference = {"apiGroup": group, "kind": "ClusterRole", "name": "oneke-leaving"}
+    nodes = {"apiGroup": group, "kind": "Group", "name": "system:nodes"}
+    binding = {"kind": "ClusterRoleBinding", "roleRef": reference, "subjects": [nodes]}
+    return {**common, **role}, {**common, **binding}
+
+
+def wait_until_allowed(api: ApiServer, *, is_allowed: bool) -> None:
+    """Wait until the authorizers have taken notice of a change."""
+    attributes = {"verb": "delete", "resource": "nodes", "name": OWN}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = api.ask(api.kubelet(OWN), "POST", path, review)
+        if found.body["status"].get("allowed", False) is is_allowed:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the authorizers take no notice")
+
+
+def delete_own_and_other(api: ApiServer) -> tuple[int, int]:
+    """Have a kubelet delete its own node and another; return the statuses of the answers."""
+    statuses = []
+    for name in (OWN, OTHER):
+        found = CLIENT.node(api.kubelet(OWN), name)
+        assert found is not None
+        try:
+            CLIENT.delete_node(api.kubelet(OWN), found)
+            statuses.append(200)
+        except KubernetesRefused as refused:
+            statuses.append(refused.status or 0)
+    return statuses[0], statuses[1]
+
+
+def test_a_kubelet_deletes_no_node_by_itself(api: ApiServer) -> None:
+    assert delete_own_and_other(api) == (403, 403)
+
+
+def test_where_the_right_is_given_a_kubelet_deletes_its_own_node_and_no_other(
+    api: ApiServer,
+) -> None:
+    role, binding = leaving_rights()
+    assert api.put(role).status == 201
+    assert api.put(binding).status == 201
+    try:
+        wait_until_allowed(api, is_allowed=True)
+        assert delete_own_and_other(api) == (200, 403)
+        again = api.ask(api.kubelet(OWN), "POST", "/api/v1/nodes", node(OWN))
+        assert again.status == 201, "one that did not leave after all registers anew"
+    finally:
+        for document in (role, binding):
+            assert api.ask(api.admin, "DELETE", api.path_of(document)).status == 200
+        wait_until_allowed(api, is_allowed=False)
