@@ -127,8 +127,9 @@ class ApiServer:
         path = self.path_of(definition)
         deadline = time.monotonic() + _TIMEOUT_S
         while time.monotonic() < deadline:
-            conditions = self.ask(self.admin, "GET", path).body["status"].get("conditions", [])
-            if any(one["type"] == "Established" and one["status"] == "True" for one in conditions):
+            status = self.ask(self.admin, "GET", path).body.get("status") or {}
+            said = {one["type"]: one["status"] for one in status.get("conditions") or ()}
+            if said.get("Established") == "True":
                 return
             time.sleep(0.1)
         raise AssertionError(f"{path}: not established in {_TIMEOUT_S:g} s")
@@ -146,7 +147,7 @@ def whole_definition(short: Mapping[str, Any], *, namespaced: bool) -> dict[str,
     """Return a short definition of a kind with all that a server asks for."""
     spec = short["spec"]
     kind, group = spec["names"]["kind"], spec["group"]
-    plural = f"{kind.lower()}s"
+    plural = spec["names"].get("plural", f"{kind.lower()}s")
     versions = [
         {"storage": number == 0, **one, "schema": {"openAPIV3Schema": _object(one)}}
         for number, one in enumerate(spec["versions"])
