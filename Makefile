@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TEMPLATES := docs/opennebula
 
 .PHONY: help
 help: ## show the targets
@@ -63,7 +64,12 @@ bench: $(STAMP) ## measure gateway and service on a quiet machine (root)
 .PHONY: docs
 docs: $(STAMP) ## write anew what is made of the parameter declarations
 	$(BIN)/oneke-agent params --format markdown > docs/parameters.md
-	$(BIN)/oneke-agent params --format oneflow > docs/oneflow-inputs.json
+	$(BIN)/oneke-agent params --format oneflow > $(TEMPLATES)/service-template.json
+	$(BIN)/oneke-agent params --format oneflow-7 > $(TEMPLATES)/service-template-7.json
+	$(BIN)/oneke-agent params --format oneflow-values > $(TEMPLATES)/instantiate.json
+	$(BIN)/oneke-agent params --format marketplace > $(TEMPLATES)/marketplace.yaml
+	for role in vnf master worker storage; do \
+	    $(BIN)/oneke-agent params --format vm-template --role $$role > $(TEMPLATES)/$$role.tmpl; done
 	$(BIN)/python -m tests.conformance --write-deviations docs/deviations.md
 
 .PHONY: lock

@@ -41,7 +41,11 @@ exit status: 0 done; 1 (status only) the node is not well; 64 wrong usage; 70 a 
 78 a person must correct something"""
 
 _USAGE_ERROR = 64
-_LEAVING_ONEGATE_S = 5.0
+_FORMATS = (
+    *("text", "markdown", "json"),
+    *("oneflow", "oneflow-7", "oneflow-values", "vm-template", "marketplace"),
+)
+_LEAVING_ONEGATE_S = 8.0
 """A shutdown has little time, and none for a OneGate that takes longer."""
 
 
@@ -105,7 +109,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     params = _add_verb(verbs, "params", "list every parameter", _params, context=False)
-    params.add_argument("--format", choices=("text", "markdown", "oneflow", "json"), default="text")
+    params.description = (
+        "Lists every parameter. The other formats are for OpenNebula: a service template (oneflow,"
+        " or oneflow-7 for version 7 alone), answers to instantiate it with (oneflow-values), the VM"
+        " template of a role, and what a marketplace is told."
+    )
+    params.add_argument("--format", choices=_FORMATS, default="text")
+    params.add_argument(
+        "--edition", choices=("CE", "EE"), default="CE", help="of the image that templates name"
+    )
     add_image_verbs(verbs)
     status = _add_verb(verbs, "status", "show what this node is and what is missing", _status)
     status.description = "Shows the node's role, its last run, and what it does right now."
@@ -302,9 +314,14 @@ def _validate(arguments: argparse.Namespace) -> int:
 def _params(arguments: argparse.Namespace) -> int:
     from appliance.decision import read_services
     from appliance.export import FORMATS
+    from appliance.opennebula import TEMPLATES
 
-    services = read_services(_options(arguments))
-    print(FORMATS[arguments.format](services.values(), arguments.role), end="")
+    services = read_services(_options(arguments)).values()
+    if arguments.format in FORMATS:
+        text = FORMATS[arguments.format](services, arguments.role)
+    else:
+        text = TEMPLATES[arguments.format](services, arguments.role, arguments.edition)
+    print(text, end="")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Parameters for readers: Markdown for people, user inputs for OneFlow, JSON for programs."""
+"""Parameters for readers: text and Markdown for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -81,30 +81,6 @@ def _cell(text: str) -> str:
     return text if inside_code else text.replace("|", "\\|").replace("<", "&lt;")
 
 
-def to_oneflow(services: Iterable[Service], role: str | None) -> str:
-    """Write OneFlow user inputs: name to mandatory|type|description|options|default, as JSON.
-
-    Source: OpenNebula one, src/cli/one_helper.rb, parse_user_inputs.
-    """
-    inputs = {
-        entry.name: "|".join(_five_parts(entry))
-        for _, entry in _chosen(services, role)
-        if not entry.is_family and not entry.ignored and entry.scope == "service"
-    }
-    return json.dumps(inputs, indent=1) + "\n"
-
-
-def _five_parts(entry: Entry) -> tuple[str, ...]:
-    options = ",".join(entry.choices)
-    if entry.type == "integer" and entry.minimum is not None and entry.maximum is not None:
-        kind, options = "range", f"{entry.minimum:g}..{entry.maximum:g}"
-    else:
-        kind = TYPES[entry.type].oneflow
-    default = "" if entry.is_secret() else entry.default or ""
-    parts = ("M" if entry.required else "O", kind, entry.description, options, default)
-    return tuple(part.replace("|", "/") or " " for part in parts)
-
-
 def to_json(services: Iterable[Service], role: str | None) -> str:
     """Write every declared fact."""
     documents = [
@@ -116,6 +92,5 @@ def to_json(services: Iterable[Service], role: str | None) -> str:
 FORMATS: dict[str, Callable[[Iterable[Service], str | None], str]] = {
     "text": to_text,
     "markdown": to_markdown,
-    "oneflow": to_oneflow,
     "json": to_json,
 }

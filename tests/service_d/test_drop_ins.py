@@ -17,7 +17,8 @@ from appliance.cli import main
 from appliance.component import COMPONENTS
 from appliance.context import Context
 from appliance.decision import decide
-from appliance.export import to_markdown, to_oneflow
+from appliance.export import to_markdown
+from appliance.opennebula import TEMPLATES
 from appliance.parameters import Entry, compile_name, parse_parameters
 from appliance.registry import known_roles, make_role
 from appliance.secret import Secret
@@ -327,8 +328,20 @@ def test_what_a_component_names_is_there_and_read_by_masters(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "made"), [("parameters.md", to_markdown), ("oneflow-inputs.json", to_oneflow)]
+    ("file", "form", "role"),
+    [
+        ("service-template.json", "oneflow", None),
+        ("service-template-7.json", "oneflow-7", None),
+        ("instantiate.json", "oneflow-values", None),
+        ("marketplace.yaml", "marketplace", None),
+        *((f"{role}.tmpl", "vm-template", role) for role in known_roles()),
+    ],
 )
-def test_what_is_made_of_the_declarations_is_current(file: str, made: Any) -> None:
-    written = (DOCS / file).read_text(encoding="utf-8")
-    assert written == made(SERVICES.values(), None), "make docs writes it anew"
+def test_the_templates_for_opennebula_are_current(file: str, form: str, role: str | None) -> None:
+    written = (DOCS / "opennebula" / file).read_text(encoding="utf-8")
+    assert written == TEMPLATES[form](SERVICES.values(), role, "CE"), "make docs writes it anew"
+
+
+def test_the_table_of_parameters_is_current() -> None:
+    written = (DOCS / "parameters.md").read_text(encoding="utf-8")
+    assert written == to_markdown(SERVICES.values(), None), "make docs writes it anew"

@@ -7,13 +7,14 @@ Source: the recordings 029, 252, 270 and 300 to 345.
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.lab.oneflow.machines import Machines, Pace
-from tests.lab.oneflow.template import RoleTemplate, ServiceTemplate
+from tests.lab.oneflow.template import RoleTemplate, ServiceTemplate, VmTemplate
 from tests.lab.onegate.messages import to_integer
 from tests.lab.onegate.state import (
     SERVERADMIN,
@@ -29,6 +30,8 @@ from tests.lab.onegate.state import (
     VmState,
 )
 
+# As a role's contents name what a VM of its parents has.
+_OF_OTHER_VM = re.compile(r"\$\{(?P<role>\w+)\.TEMPLATE\.CONTEXT\.(?P<key>\w+)\}")
 _IN_TROUBLE = (LcmState.UNKNOWN, LcmState.BOOT_FAILURE)
 _WATCHED = (FlowState.RUNNING, FlowState.WARNING)
 _FAILED = {
@@ -363,9 +366,27 @@ class OneFlow:
     def _instantiate(self, service: Service, role: Role, told: RoleTemplate, owner: Owner) -> Node:
         name = f"{role.name}_{role.created}_(service_{service.service_id})"
         attributes = {"ROLE_NAME": role.name, "SERVICE_ID": str(service.service_id)}
-        vm = self._machines.create(told.vm, name=name, attributes=attributes, owner=owner)
+        template = self._put_in(told.vm, service)
+        vm = self._machines.create(template, name=name, attributes=attributes, owner=owner)
         role.created += 1
         return Node(vm.vm_id, vm.name, vm.owner)
+
+    def _put_in(self, template: VmTemplate, service: Service) -> VmTemplate:
+        """Put in what is known of a service now: its id, and what its VMs were given."""
+
+        def put_in(text: str) -> str:
+            text = text.replace("$SERVICE_ID", str(service.service_id))
+            return _OF_OTHER_VM.sub(of_first_vm, text)
+
+        def of_first_vm(reference: re.Match[str]) -> str:
+            vms = self._vms(service.find_role(reference["role"]))
+            return vms[0].context.get(reference["key"], "") if vms else reference[0]
+
+        return replace(
+            template,
+            context={key: put_in(text) for key, text in template.context.items()},
+            attributes={key: put_in(text) for key, text in template.attributes.items()},
+        )
 
     def _vms(self, role: Role) -> list[Vm]:
         return [self._cloud.find_vm(node.vm_id) for node in role.nodes]

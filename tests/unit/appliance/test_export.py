@@ -7,19 +7,10 @@ import re
 
 import pytest
 
-from appliance.export import FORMATS, to_json, to_markdown, to_oneflow, to_text
+from appliance.export import FORMATS, to_json, to_markdown, to_text
 from appliance.parameters import Alias, Entry
 from appliance.service import Service
 from appliance.values import TYPES
-
-# Source: OpenNebula, user inputs of VM and service templates.
-USER_INPUT = re.compile(
-    r"(?P<mandatory>[MO])\|"
-    r"(?P<type>text|text64|password|number|number-float|range|range-float|list|list-multiple"
-    r"|boolean|fixed)\|"
-    r"(?P<description>[^|]+)\|(?P<options>[^|]*)\|(?P<default>[^|]*)"
-)
-
 
 def entry(name: str, type_: str, **more: object) -> Entry:
     """Return an entry."""
@@ -41,51 +32,6 @@ ENTRIES = (
     entry("OTHER", "text", roles=("worker",), aliases=(Alias("OLDER"),)),
 )
 SERVICES = [Service("a", "It | does.", (), ENTRIES, (), ())]
-
-
-def parts(name: str) -> list[str]:
-    """Return the parts of a user input."""
-    found: list[str] = json.loads(to_oneflow(SERVICES, None))[name].split("|")
-    return found
-
-
-@pytest.mark.parametrize("role", [None, "vnf"])
-def test_every_user_input_has_five_parts(services: dict[str, Service], role: str | None) -> None:
-    for chosen in (services.values(), SERVICES):
-        inputs = json.loads(to_oneflow(chosen, role))
-        assert inputs
-        for name, text in inputs.items():
-            assert USER_INPUT.fullmatch(text), (name, text)
-            assert "<" not in name
-
-
-def test_booleans_are_yes_or_no(services: dict[str, Service]) -> None:
-    for chosen in (services.values(), SERVICES):
-        for text in json.loads(to_oneflow(chosen, None)).values():
-            kind, default = text.split("|")[1], text.split("|")[4].strip()
-            if kind == "boolean":
-                assert default in ("", "YES", "NO")
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("BOOL", ["O", "boolean", "Is it / or not.", " ", "YES"]),
-        ("COUNT", ["M", "range", "Is it / or not.", "1..9", "3"]),
-        ("AT_LEAST", ["O", "number", "Is it / or not.", " ", " "]),
-        ("WORD", ["O", "list", "Is it / or not.", "a,b", "b"]),
-        ("PASSWORD", ["O", "password", "Is it / or not.", " ", " "]),
-        ("TEXT", ["O", "text64", "Is it / or not.", " ", " "]),
-        ("PERIOD", ["O", "number-float", "Is it / or not.", " ", "0.5"]),
-    ],
-)
-def test_a_user_input_says_what_was_declared(name: str, expected: list[str]) -> None:
-    assert parts(name) == expected
-
-
-def test_families_and_what_has_no_effect_or_is_a_roles_own_are_no_inputs() -> None:
-    inputs = json.loads(to_oneflow(SERVICES, None))
-    assert not {"FAMILY<n>", "IGNORED", "OWN"} & inputs.keys()
 
 
 @pytest.mark.parametrize("form", sorted(FORMATS))
