@@ -158,16 +158,15 @@ class HttpDownloads:
 
     def fetch(self, url: str, to: PurePosixPath, sha256: str) -> None:
         """Have a file in place, with this sum; see `Downloads.fetch`."""
-        part = Part(Path(self._files.real(to)), url)
         try:
-            self._fill(part, url, sha256)
-            part.put_in_place()
+            with closing(Part(Path(self._files.real(to)), url)) as part:
+                self._fill(part, url, sha256)
+                part.put_in_place()
         except OSError as error:
             no_space = error.errno in (errno.ENOSPC, errno.EDQUOT)
             hint = "make room, then run it again: what came is kept" if no_space else None
             raise FileError(f"{to}: can not be written: {error.strerror}", hint=hint) from error
         finally:
-            part.close()
             self._watch.ended(to.name)
 
     def _fill(self, part: Part, url: str, sha256: str) -> None:
@@ -307,13 +306,13 @@ class Part:
         self._path = whole.with_name(f"{whole.name}.part")
         self._notes = whole.with_name(f"{whole.name}.part.json")
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("ab")
         self._digest = hashlib.sha256()
         self.name = whole.name
         self.validator = self._known_validator()
         self.was_resumed = False
         self.size = 0
         self._take_up()
+        self._file = self._path.open("ab")
 
     def _known_validator(self) -> str:
         try:
@@ -323,8 +322,9 @@ class Part:
             return ""
 
     def _take_up(self) -> None:
-        if not self.validator:
-            self._file.truncate(0)
+        if not self.validator or not self._path.is_file():
+            self.validator = ""
+            self._path.unlink(missing_ok=True)
             return
         with self._path.open("rb") as file:
             while data := file.read(1024 * 1024):
