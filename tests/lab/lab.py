@@ -35,6 +35,7 @@ from tests.lab.network import (
 )
 from tests.lab.node import Bind, Node
 from tests.lab.oneflow.control import FlowControl
+from tests.lab.oneflow.template import ServiceTemplate
 from tests.lab.service import Service, node_name, service_template
 
 ONEGATE_SOCKET = STATE / "onegate.sock"
@@ -133,6 +134,7 @@ class Lab:
         worker: int = 1,
         storage: int = 1,
         generation: Generation = "current",
+        template: ServiceTemplate | None = None,
         role_contexts: Mapping[str, Mapping[str, object]] | None = None,
         disks: Callable[[], Sequence[Disk]] = lambda: [Disk()],
         agent: bool = True,
@@ -147,6 +149,7 @@ class Lab:
             worker: How many workers.
             storage: How many storage nodes.
             generation: Whose templates.
+            template: What to instantiate instead of what is made of the other arguments.
             role_contexts: Context keys of single roles to set, or to take away where None.
             disks: Makes the disks of a new storage node.
             agent: See `node`.
@@ -172,7 +175,7 @@ class Lab:
         self._driver = NodeDriver(self.onegate, make_node)
         self._driver.start()
         roles = {"vnf": vnf, "master": master, "worker": worker, "storage": storage}
-        template = service_template(
+        template = template or service_template(
             roles, generation=generation, context=overrides, role_contexts=role_contexts
         )
         self._service_id = self.onegate.instantiate(template)
