@@ -22,6 +22,8 @@ from appliance.system.together import run_together
 
 AT_ONCE = 4
 
+_RECORDS = "artifacts"
+
 T = TypeVar("T")
 
 _MIB = 1024 * 1024
@@ -231,6 +233,7 @@ class FetchAll:
 
     def apply(self, system: System) -> None:
         """Fetch what is missing; what fails does not keep the others from being fetched."""
+        _remove_unfinished(system)
         missing = [fetch for fetch, _ in self._differing(system)]
         _, errors = _sort(
             run_together(
@@ -283,8 +286,16 @@ def _fetch(system: System, url: str, sha256: str) -> PurePosixPath:
     return kept
 
 
+def _remove_unfinished(system: System) -> None:
+    """Remove what a run that was cut left of its records: the files beside them."""
+    for folder in (paths.IMAGE_DIR, paths.IMAGE_DIR / _RECORDS):
+        for name in system.bulk.list_files(folder):
+            if name.startswith("."):
+                system.files.remove(folder / name)
+
+
 def _record_path(label: str) -> PurePosixPath:
-    return paths.IMAGE_DIR / "artifacts" / f"{label}.json"
+    return paths.IMAGE_DIR / _RECORDS / f"{label}.json"
 
 
 def _write_record(system: System, label: str, pin: str, files: Mapping[PurePosixPath, str]) -> None:

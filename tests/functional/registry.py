@@ -17,8 +17,6 @@ from pathlib import Path
 
 import requests
 
-PROGRAMS = ("/usr/bin/docker-registry", "/usr/bin/skopeo")
-
 _INDEX = "application/vnd.oci.image.index.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"

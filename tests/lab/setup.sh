@@ -11,14 +11,19 @@ needed=(
     ca-certificates=/usr/sbin/update-ca-certificates
     curl=/usr/bin/curl
     debootstrap=/usr/sbin/debootstrap
+    docker-registry=/usr/bin/docker-registry
     e2fsprogs=/sbin/mkfs.ext4
+    genisoimage=/usr/bin/genisoimage
     haproxy=/usr/sbin/haproxy
     iproute2=/sbin/ip
     keepalived=/usr/sbin/keepalived
     nftables=/usr/sbin/nft
     openssl=/usr/bin/openssl
     procps=/usr/bin/pgrep
+    qemu-system-x86=/usr/bin/qemu-system-x86_64
+    qemu-utils=/usr/bin/qemu-img
     shellcheck=/usr/bin/shellcheck
+    skopeo=/usr/bin/skopeo
     skopeo=/usr/bin/skopeo
     socat=/usr/bin/socat
     systemd-container=/usr/bin/systemd-nspawn
@@ -62,7 +67,7 @@ fi
 
 # Fresh packages of daemons would start them, and a haproxy of the machine is nobody's wish.
 daemons=()
-for package in haproxy keepalived unbound; do
+for package in docker-registry haproxy keepalived unbound; do
     is_installed "$package" || daemons+=("$package.service")
 done
 if [[ ! -e $POLICY ]]; then
