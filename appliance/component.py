@@ -19,7 +19,7 @@ COMPONENTS = "components"
 
 _KEYS = frozenset({"switch", "equals", "chart", "manifests", "refused", "needs", "wants"})
 _CHART_KEYS = frozenset({"name", "repo", "version"})
-_MANIFEST_KEYS = frozenset({"file", "template", "when", "replaced_by"})
+_MANIFEST_KEYS = frozenset({"file", "template", "when", "replaced_by", "secret"})
 _REFUSED_KEYS = frozenset({"kind", "key", "because"})
 # RKE2 names its record of a file after it, and that name must be one Kubernetes takes; its own
 # files are called rke2-<chart>.yaml and written anew at every start.
@@ -63,12 +63,14 @@ class Manifest:
         template: What it is rendered from; None where only the user's own text fills it.
         when: The file is there only where each of these parameters is on, or holds something.
         replaced_by: The parameter with the user's own text, which wins over the template.
+        is_secret: Whether what is rendered must not be shown.
     """
 
     file: str
     template: str | None
     when: tuple[Field, ...] = ()
     replaced_by: Field | None = None
+    is_secret: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,11 @@ def _manifest(item: object, field_of: Callable[[object], Field], where: str) -> 
     replaced_by = field_of(found["replaced_by"]) if "replaced_by" in found else None
     if template is None and replaced_by is None:
         raise ServiceDefinitionError(f"{where}: {file}: has neither template nor replaced_by")
-    return Manifest(file, template, _each(found, "when", where, field_of), replaced_by)
+    is_secret = found.get("secret", False)
+    if not isinstance(is_secret, bool):
+        raise ServiceDefinitionError(f"{where}: {file}: secret must be true or false")
+    when = _each(found, "when", where, field_of)
+    return Manifest(file, template, when, replaced_by, is_secret)
 
 
 def _refused(item: object, where: str) -> Refused:

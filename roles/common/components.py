@@ -125,13 +125,13 @@ class ManifestFile:
     """A file as all masters have it.
 
     Attributes:
-        is_own: Whether it holds the user's own text, which may be secret.
+        is_secret: Whether it must not be shown: the user's own text may hold secrets, too.
     """
 
     component: str
     name: str
     text: str
-    is_own: bool
+    is_secret: bool
 
 
 # ---- which there are
@@ -198,7 +198,7 @@ def plan_components(params: ComponentParams, services: Mapping[str, Service]) ->
                 MANIFESTS / file.name,
                 file.text,
                 mode=0o600,
-                is_secret=file.is_own,
+                is_secret=file.is_secret,
                 sensitive_mark=_OWN_MARK,
             )
             for file in files
@@ -232,11 +232,11 @@ def _build_file(
     own = own_text(manifest, params)
     if own:
         header = f"# {_OWN_MARK}, from {entry_of_own(manifest, services).name}.\n"
-        yield ManifestFile(name, manifest.file, f"{header}{own.rstrip()}\n", is_own=True)
+        yield ManifestFile(name, manifest.file, f"{header}{own.rstrip()}\n", is_secret=True)
     elif manifest.template and all(value_of(field, params) for field in manifest.when):
         model = build_model(name, params, services, cluster)
         text = render(services[name].folders, manifest.template, model)
-        yield ManifestFile(name, manifest.file, text, is_own=False)
+        yield ManifestFile(name, manifest.file, text, manifest.is_secret)
 
 
 def own_text(manifest: Manifest, params: ComponentParams) -> str:

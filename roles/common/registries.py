@@ -134,7 +134,7 @@ def _check_given(params: RegistryParams) -> Iterator[Problem]:
         yield Problem(
             missing[0], None, f"missing: {other} alone lets nobody in", depends_on=(other,)
         )
-    if params.ca and not _is_pem(params.ca):
+    if params.ca and not is_pem(params.ca):
         yield Problem(
             f"{_PREFIX}CA", None, f"expected certificates in PEM, which begin with {_BEGIN}"
         )
@@ -150,7 +150,8 @@ def _check_given(params: RegistryParams) -> Iterator[Problem]:
                 )
 
 
-def _is_pem(text: str) -> bool:
+def is_pem(text: str) -> bool:
+    """Say whether a text holds whole certificates."""
     return _BEGIN in text and text.count(_BEGIN) == text.count(_END)
 
 

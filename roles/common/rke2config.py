@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import yaml
 
@@ -47,6 +48,7 @@ def build_server_config(
     server: str,
     has_agent_token: bool = True,
     version: str = "",
+    more: Mapping[str, object] = MappingProxyType({}),
 ) -> Config:
     """Decide a master's settings.
 
@@ -56,6 +58,7 @@ def build_server_config(
         server: The supervisor it joins by, as host and port; empty where it founds the cluster.
         has_agent_token: Whether workers and storage nodes join with a token of their own.
         version: What `rke2 --version` prints; empty where it is not known.
+        more: What masters alone have a say in, such as snapshots.
     """
     rke2 = params.rke2
     taints = [MASTER_TAINT] if rke2.masters_tainted else []
@@ -71,6 +74,7 @@ def build_server_config(
         "disable-cloud-controller": not rke2.cloud_controller_enabled,
         "disable": [_PACKAGED_INGRESS],
         **settings_of(params.registries, is_server=True),
+        **more,
     }
     if (parse_version(version) or (0, 0)) >= _WITH_TRAEFIK:
         config["ingress-controller"] = "none"

@@ -34,6 +34,8 @@ from roles.common.registries import build_files
 from roles.common.rke2config import build_server_config, published_kubeconfig
 from roles.common.rke2environment import build_environment, render_environment
 from roles.common.rke2keys import KnownKeys
+from roles.common.snapshots import snapshot_settings
+from roles.master.params import MasterParams
 
 UNIT = "rke2-server.service"
 KUBECONFIG_KEY = "ONEKE_KUBECONFIG"
@@ -78,7 +80,7 @@ class MasterModel:
         program: What the installed RKE2 says of itself.
     """
 
-    params: ClusterNodeParams
+    params: MasterParams
     node: ClusterNode
     state: ClusterState
     has_data: bool
@@ -113,6 +115,7 @@ class MasterModel:
             server=server,
             has_agent_token=makes_tokens or bool(self.agent_token.reveal()),
             version=self.program.version,
+            more=snapshot_settings(self.params.snapshots),
         )
         environment = render_environment(build_environment(self.params, self.node))
         files = build_files(self.params.registries)
@@ -143,7 +146,7 @@ class MasterModel:
         return values
 
 
-def build_master(params: ClusterNodeParams, facts: Facts) -> MasterModel:
+def build_master(params: MasterParams, facts: Facts) -> MasterModel:
     """Put a master together."""
     state = kept.read_cluster_state(facts)
     return MasterModel(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from roles.common.clusternode import ClusterNodeParams
 from roles.common.components import StoragePlace, Values
+from roles.common.snapshots import SnapshotParams
 
 
 @dataclass(frozen=True)
@@ -17,4 +18,5 @@ class MasterParams(ClusterNodeParams):
     """
 
     storage: StoragePlace
+    snapshots: SnapshotParams
     components: Values

@@ -31,6 +31,7 @@ from roles.common.endpoints import build_node
 from roles.common.leaving import Leaving
 from roles.common.probes import ADMIN
 from roles.common.registration import registration_of_server
+from roles.common.snapshots import check_snapshots
 from roles.master.bootstrap import Bootstrap
 from roles.master.model import build_master, facts_wanted
 from roles.master.params import MasterParams
@@ -55,7 +56,8 @@ class MasterRole:
         """Find what does not fit together."""
         node, components = check_cluster_node(params), check_components(params, self._services)
         return Findings(
-            (*node.problems, *components.problems), (*node.warnings, *components.warnings)
+            (*node.problems, *components.problems, *check_snapshots(params.snapshots)),
+            (*node.warnings, *components.warnings),
         )
 
     def facts_wanted(self, params: MasterParams) -> FactsWanted:

@@ -40,6 +40,20 @@ _OLDER: tuple[Mapping[str, str], ...] = (
     {"LOADBALANCER_RANGE": "198.51.100.40-198.51.100.60"},
     {"LOADBALANCER_CONFIG": ""},
 )
+_S3 = "ONEAPP_RKE2_SNAPSHOT_S3_"
+_SNAPSHOTS: tuple[Mapping[str, str], ...] = (
+    {f"{_S3}BUCKET": "backup"},
+    {
+        f"{_S3}BUCKET": "backup",
+        f"{_S3}ENDPOINT": "s3.example.org:9000",
+        f"{_S3}REGION": "eu-west-1",
+        f"{_S3}FOLDER": "oneke/23",
+        f"{_S3}ACCESS_KEY": "yes: #1",
+        f"{_S3}SECRET_KEY": 'a"b',
+        f"{_S3}CA": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+        f"{_S3}TLS_ENABLED": "NO",
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -76,12 +90,16 @@ def combinations() -> Iterator[Combination]:
         for ranges in _RANGES:
             yield _combination({**dict(zip(_VALUES, words, strict=True)), **ranges})
     yield from map(_combination, _OLDER)
+    yield from map(_combination, _SNAPSHOTS)
     yield _combination({})
 
 
 def _combination(values: Mapping[str, str]) -> Combination:
     name = " ".join(f"{key}={text}" for key, text in values.items()) or "nothing"
-    return Combination(name, files_of(**{f"{_K8S}{key}": text for key, text in values.items()}))
+    named = {
+        key if key.startswith("ONEAPP_") else f"{_K8S}{key}": text for key, text in values.items()
+    }
+    return Combination(name, files_of(**named))
 
 
 def documents(found: Iterator[Combination]) -> Iterator[Document]:

@@ -87,12 +87,12 @@ def test_with_all_off_a_cluster_is_bare() -> None:
 @pytest.mark.parametrize("key", ["LOADBALANCER_RANGE", "LOADBALANCER_CONFIG"])
 def test_a_template_of_the_older_generation_gets_what_was_always_there(key: str) -> None:
     on = components_on(decided(**{key: ""}).params, SERVICES)
-    assert on == ("canal", "cleaner", "longhorn", "metallb", "traefik")
+    assert on == ("canal", "cleaner", "longhorn", "metallb", "snapshots", "traefik")
 
 
 def test_an_older_range_with_a_number_implies_metallb_alone() -> None:
     on = components_on(decided(LOADBALANCER_RANGE0="198.51.100.40").params, SERVICES)
-    assert on == ("cilium", "cleaner", "metallb")
+    assert on == ("cilium", "cleaner", "metallb", "snapshots")
 
 
 def test_a_switch_wins_over_what_an_older_range_implies() -> None:
