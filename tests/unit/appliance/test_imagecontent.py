@@ -1,0 +1,114 @@
+"""What a drop-in may declare for the image."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+
+from appliance.errors import ServiceDefinitionError
+from appliance.imagecontent import (
+    Flavor,
+    ImageContent,
+    check_image_contents,
+    fill_name,
+    fill_url,
+    parse_image_content,
+)
+
+FILE: dict[str, Any] = {
+    "name": "tool",
+    "release": "tool",
+    "url": "https://host.example/{version}/tool-{arch}.tar.gz",
+    "sums": "https://host.example/{version}/sums",
+    "unpack": "/usr/local",
+}
+GOOD: dict[str, Any] = {
+    "releases": {"tool": "v1.2+3"},
+    "files": [FILE, {**FILE, "name": "part", "pick": {"x-{arch}/y": "bin/y"}, "flavors": ["ee"]}],
+    "images": [{"release": "tool", "reference": "quay.io/some/image:{version}"}],
+    "lists": [{"release": "tool", "url": "https://host.example/list"}],
+    "image_folder": "/var/lib/images",
+    "needs": {"programs": ["tool"], "modules": ["overlay"]},
+}
+
+
+def test_a_whole_declaration_is_read() -> None:
+    content = parse_image_content(GOOD, "image.yaml")
+    tool, part = content.files
+    assert (tool.into, tool.is_archive, tool.flavors) == (
+        PurePosixPath("/usr/local"),
+        True,
+        (Flavor.CE, Flavor.EE),
+    )
+    assert (part.picked, part.flavors) == ((("x-{arch}/y", "bin/y"),), (Flavor.EE,))
+    assert content.used_releases() == {"tool"}
+    assert content.needs.programs == ("tool",)
+
+
+def test_a_plus_in_a_version_is_quoted_in_an_address_only() -> None:
+    assert fill_url("https://h/{version}/{arch}", "v1+2", "arm64") == "https://h/v1%2B2/arm64"
+    assert fill_name("{version}/{arch}", "v1+2", "arm64") == "v1+2/arm64"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"more": 1}, "more not understood"),
+        ({"releases": {"tool": 1.2}}, "quoted versions"),
+        ({"releases": {"Tool": "1"}}, "quoted versions"),
+        ({"files": [{**FILE, "url": "host/x"}]}, "url: 'host/x'"),
+        ({"files": [{**FILE, "url": "https://h/{versoin}"}]}, "only version and arch"),
+        ({"files": [{**FILE, "url": "https://h/{0}"}]}, "only version and arch"),
+        ({"files": [{**FILE, "url": "https://h/{"}]}, "url"),
+        ({"files": [{**FILE, "into": "/x"}]}, "either unpack or into"),
+        ({"files": [{**FILE, "unpack": "x"}]}, "expected an absolute path"),
+        ({"files": [{**FILE, "pick": {"a": "../b"}}]}, "expected a name below"),
+        ({"files": [{**FILE, "pick": {"a": "/b"}}]}, "expected a name below"),
+        ({"files": [{**FILE, "flavors": ["xe"]}]}, "list of ce and ee"),
+        ({"files": [{**FILE, "flavors": []}]}, "list of ce and ee"),
+        ({"files": {}}, "files must be a list"),
+        ({"images": [{"release": "tool", "reference": "image"}]}, "reference: 'image'"),
+        ({"lists": [{"release": "tool"}]}, "url: None"),
+        ({"image_folder": "images"}, "image_folder: expected an absolute path"),
+        ({"needs": {"programs": "tool"}}, "programs must be a list of names"),
+        ({"needs": {"program": []}}, "program not understood"),
+    ],
+)
+def test_what_is_not_well_formed_is_refused(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ServiceDefinitionError) as refused:
+        parse_image_content({**GOOD, **change}, "image.yaml")
+    assert complaint in str(refused.value)
+    assert str(refused.value).startswith("image.yaml")
+
+
+def content(**change: Any) -> ImageContent:
+    """Return what the good declaration is with changes."""
+    return parse_image_content({**GOOD, **change}, "image.yaml")
+
+
+@pytest.mark.parametrize(
+    ("contents", "charts", "complaint"),
+    [
+        ({"a": content()}, {"tool": "b"}, "release tool: declared by b and by a"),
+        (
+            {"a": content(), "b": content(releases={"other": "1"}, files=[{**FILE}])},
+            {},
+            "file tool: declared by a and by b",
+        ),
+        ({"a": content(), "b": ImageContent(image_folder=PurePosixPath("/x"))}, {}, "a and by b"),
+        ({"a": content(releases={})}, {}, "a: image.yaml: no release tool"),
+        ({"a": content(image_folder=None)}, {}, "no drop-in says an image_folder"),
+    ],
+)
+def test_drop_ins_that_contradict_each_other_are_refused(
+    contents: dict[str, ImageContent], charts: dict[str, str], complaint: str
+) -> None:
+    with pytest.raises(ServiceDefinitionError) as refused:
+        check_image_contents(contents, charts)
+    assert complaint in str(refused.value)
+
+
+def test_a_release_may_be_that_of_a_chart() -> None:
+    check_image_contents({"a": content(releases={})}, {"tool": "a"})
