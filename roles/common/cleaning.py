@@ -19,6 +19,7 @@ from appliance.system.onegate import Service
 from appliance.waiting import Deadline, retry
 from roles.common import cleaner
 from roles.common.cleaner import Cleaner, Finding, Look, Verdict
+from roles.common.etcdmembers import is_server
 
 KEPT, DELETED, TO_DELETE, FAILED = "kept", "deleted", "to delete", "failed"
 # An extended answer costs the server 10-15 ms a VM: it is left alone for several times as long.
@@ -37,6 +38,8 @@ class Cleaning:
         node: The name of its own node.
         vm_id: Its own VM.
         service_id: Its own service; None where it is not known.
+        only_servers: Whether others than servers are left alone.
+        onegate_timeout_s: For how long OneGate is asked again where it does not answer.
     """
 
     system: System
@@ -45,6 +48,8 @@ class Cleaning:
     vm_id: int | None
     service_id: int | None
     log: Logger
+    only_servers: bool = False
+    onegate_timeout_s: float = _ONEGATE_TIMEOUT_S
 
     def run(self, *, dry_run: bool) -> TaskResult:
         """Delete what is dead for good, or tell what would be deleted; see `Task.run`.
@@ -85,7 +90,8 @@ class Cleaning:
             )
 
     def _nodes(self) -> tuple[Node, ...]:
-        return self.system.kubernetes.nodes(self.access)
+        nodes = self.system.kubernetes.nodes(self.access)
+        return tuple(node for node in nodes if is_server(node) or not self.only_servers)
 
     def _look_twice(self) -> tuple[Look, ...]:
         """Look at OneGate twice, and no second time where the first shows nothing."""
@@ -107,7 +113,7 @@ class Cleaning:
             asked_s = clock.monotonic()
             return onegate.service(_NODE_ROLES)
 
-        timeout_s = _ONEGATE_TIMEOUT_S if onegate else 0
+        timeout_s = self.onegate_timeout_s if onegate else 0
         deadline = Deadline.after(clock, timeout_s)
         try:
             service = retry("which VMs there are", ask, deadline, log=self.log)

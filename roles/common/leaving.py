@@ -1,56 +1,194 @@
-"""What a node does when OneFlow removes its VM: it takes its place behind the balancers back."""
+"""What a node does when OneFlow removes its VM: it leaves nothing behind in the cluster.
+
+It takes its place behind the balancers back, its pods go to other nodes, and it is taken out of the
+cluster, step by step, each with a share of the time a shutdown has. What can not be done in that is
+told, and is the cleaner's, once the VM is gone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from appliance.errors import KubernetesError, NotReady, OneGateError
 from appliance.logs import Logger
+from appliance.report import CONFIGURING, WAITING, Reporter
 from appliance.role import TaskLine, TaskResult
 from appliance.system import System
-from appliance.waiting import Deadline, retry
+from appliance.system.onegate import OneGate, Vm
+from appliance.waiting import Deadline, Ready, retry, wait_until
+from roles.common.departure import Departure
+from roles.common.drain import Drain, pods_to_move, shown
+from roles.common.election import MASTER_ROLE
 from roles.common.registration import withdrawn
+
+# The stop job is given 110 s, see oneke-leave.service: pods may go while gateways notice, and each
+# share may be overrun by what a single answer takes. Source: OpenNebula's KVM driver gives a
+# shutdown 180 s before it destroys the VM (SHUTDOWN_TIMEOUT in kvmrc), older ones 300 s, and 120 s
+# where nothing is set.
+ASKING_S = 10.0
+DRAINING_S = 40.0
+REMOVAL_S = 40.0
+# Gateways look at OneGate every 30 s, as long as they do not know that anything changes.
+NOTICED_S = 32.0
 
 # Source: LCM_STATE of a VM that is shut down for good; a reboot from inside shows none.
 _REMOVED = 12
-_TIMEOUT_S = 10.0
-_SUBJECT = "balancers"
+# Source: states of a OneFlow service that goes as a whole: undeploying, failed in that, and its
+# networks undeploying.
+_UNDEPLOYING = frozenset({3, 6, 12})
+_EVERY_S = 0.5
+
+BALANCERS, PODS, NODE = "balancers", "pods", "node"
+KEPT, WITHDRAWN, MOVED, LEFT, REMOVED = "kept", "withdrawn", "moved", "left", "removed"
+TO_MOVE, TO_REMOVE = "to move", "to remove"
 
 
 @dataclass(frozen=True)
 class Leaving:
     """The task: run by a stop job at every shutdown, it works only where the VM is removed.
 
+    It may be cut anywhere and begun again: every step finds out what is left to do.
+
     Attributes:
         registration: What the node published to stand behind balancers.
+        departure: How it is taken out of the cluster; None for who is in none.
     """
 
     system: System
     registration: Mapping[str, str]
+    departure: Departure | None
+    reporter: Reporter
     log: Logger
 
     def run(self, *, dry_run: bool) -> TaskResult:
-        """Withdraw the registration, so that gateways drain this node; see `Task.run`.
+        """Leave, or tell what leaving would do; see `Task.run`.
 
         Raises:
             OneGateError: OneGate did not answer in the little time a shutdown has.
         """
         onegate = self.system.onegate
         if onegate is None:
-            return _told("kept", "the context names no OneGate to tell")
-        deadline = Deadline.after(self.system.clock, _TIMEOUT_S)
+            return _only(BALANCERS, KEPT, "the context names no OneGate to tell")
+        deadline = Deadline.after(self.system.clock, ASKING_S)
         own = retry("asking whether this VM is removed", onegate.own_vm, deadline, log=self.log)
         if own.lcm_state != _REMOVED:
-            return _told("kept", f"this VM is not being removed (LCM_STATE {own.lcm_state})")
-        values = {
+            said = f"this VM is not being removed (LCM_STATE {own.lcm_state})"
+            return _only(BALANCERS, KEPT, said)
+        values = self._values_to_withdraw(own)
+        if values and not dry_run:
+            retry("withdrawing", lambda: onegate.update(values), deadline, log=self.log)
+        noticed = Deadline.after(self.system.clock, NOTICED_S if values else 0)
+        lines = [
+            TaskLine(BALANCERS, WITHDRAWN, "this VM is being removed; gateways drain it now"),
+            *self._leave_cluster(onegate, noticed, dry_run=dry_run),
+        ]
+        undone = [line for line in lines if line.verdict in (LEFT, KEPT)]
+        return TaskResult(
+            tuple(lines), "; ".join(f"{line.subject}: {line.reason}" for line in undone)
+        )
+
+    def _values_to_withdraw(self, own: Vm) -> dict[str, str]:
+        return {
             key: value
             for key, value in withdrawn(self.registration).items()
             if (own.text(key) or value) != value
         }
-        if values and not dry_run:
-            retry("withdrawing", lambda: onegate.update(values), deadline, log=self.log)
-        return _told("withdrawn", "this VM is being removed; gateways drain it now")
+
+    def _leave_cluster(
+        self, onegate: OneGate, noticed: Deadline, *, dry_run: bool
+    ) -> Iterator[TaskLine]:
+        departure = self.departure
+        if departure is None:
+            return
+        if _goes_as_a_whole(onegate):
+            said = "the whole service is taken down, and its cluster with it"
+            yield TaskLine(NODE, "forgotten", said)
+            return
+        if dry_run:
+            yield from self._preview(departure)
+            return
+        for line in self._steps(departure, noticed):
+            self.log.info(
+                "leaving.step", subject=line.subject, verdict=line.verdict, reason=line.reason
+            )
+            yield line
+
+    # ---- the steps
+
+    def _steps(self, departure: Departure, noticed: Deadline) -> Iterator[TaskLine]:
+        pods = self._drain(departure)
+        yield pods
+        if noticed.remaining_s():
+            self.reporter.progress(WAITING, "leaving: gateways notice that this node goes")
+            self.system.clock.sleep(noticed.remaining_s())
+        node = self._remove(departure)
+        yield node
+        if node.verdict == KEPT:
+            self.reporter.failed(f"leaves, and its node stays in the cluster: {node.reason}")
+            return
+        left = f"; pods that could not be moved: {pods.reason}" if pods.verdict == LEFT else ""
+        self.reporter.progress(CONFIGURING, f"left the cluster{left}")
+
+    def _drain(self, departure: Departure) -> TaskLine:
+        self.reporter.progress(CONFIGURING, "leaving: pods go to other nodes")
+        deadline = Deadline.after(self.system.clock, DRAINING_S)
+        drain = Drain(self.system, departure.access, departure.node, self.log)
+        try:
+            wait_until(
+                "pods to go to other nodes",
+                lambda: drain.look(deadline),
+                deadline,
+                every_s=_EVERY_S,
+                log=self.log,
+                on_reason=self._tell_reason,
+            )
+        except NotReady as ended:
+            return TaskLine(PODS, LEFT, shown(drain.left) if drain.left else ended.reason)
+        count = len(drain.moved)
+        return TaskLine(PODS, MOVED, f"{count} of them" if count else "there were none to move")
+
+    def _remove(self, departure: Departure) -> TaskLine:
+        self.reporter.progress(CONFIGURING, "leaving: its node is taken out of the cluster")
+        try:
+            wait_until(
+                "its node to be taken out of the cluster",
+                departure.look,
+                Deadline.after(self.system.clock, REMOVAL_S),
+                every_s=_EVERY_S,
+                log=self.log,
+                on_reason=self._tell_reason,
+            )
+        except NotReady as ended:
+            return TaskLine(NODE, KEPT, ended.reason, departure.hint)
+        finally:
+            departure.end()
+        return TaskLine(NODE, REMOVED, f"the cluster knows {departure.node} no more")
+
+    def _tell_reason(self, reason: str) -> None:
+        self.reporter.progress(WAITING, f"leaving: {reason}")
+
+    def _preview(self, departure: Departure) -> Iterator[TaskLine]:
+        try:
+            pods = pods_to_move(self.system.kubernetes.pods(departure.access, departure.node))
+            yield TaskLine(PODS, TO_MOVE, shown(pods) or "there are none to move")
+            found = departure.preview()
+        except KubernetesError as error:
+            yield TaskLine(NODE, KEPT, str(error), departure.hint)
+            return
+        if isinstance(found, Ready):
+            yield TaskLine(NODE, TO_REMOVE, f"{departure.node} can go")
+        else:
+            yield TaskLine(NODE, KEPT, found.reason, departure.hint)
 
 
-def _told(verdict: str, reason: str) -> TaskResult:
-    return TaskResult((TaskLine(_SUBJECT, verdict, reason),))
+def _goes_as_a_whole(onegate: OneGate) -> bool:
+    """Say whether the service goes with all its VMs; asked once, for a shutdown can not wait."""
+    try:
+        return onegate.service((MASTER_ROLE,)).state in _UNDEPLOYING
+    except OneGateError:
+        return False
+
+
+def _only(subject: str, verdict: str, reason: str) -> TaskResult:
+    return TaskResult((TaskLine(subject, verdict, reason),))

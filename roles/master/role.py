@@ -13,6 +13,7 @@ from appliance.report import Reporter
 from appliance.role import Findings, StatusLine, Task
 from appliance.service import Service
 from appliance.system import System
+from appliance.system.kubernetes import Access
 from appliance.waiting import Readiness
 from roles.common.cleaning import Cleaning
 from roles.common.clusternode import (
@@ -27,6 +28,7 @@ from roles.common.clusternode import (
 from roles.common.clusterstate import CONFIG, read_pinned_name
 from roles.common.componentcheck import check_components
 from roles.common.components import plan_components
+from roles.common.departure import ServerDeparture
 from roles.common.endpoints import build_node
 from roles.common.leaving import Leaving
 from roles.common.probes import ADMIN
@@ -39,6 +41,7 @@ from roles.master.status import describe_master
 from roles.master.unchangeable import refuse_changed
 
 _READY_TIMEOUT_S = 900.0
+_LEAVING_ONEGATE_TIMEOUT_S = 5.0
 
 
 class MasterRole:
@@ -105,5 +108,27 @@ class MasterRole:
             vm_id, service_id = opennebula.vm_id, opennebula.service_id
             return Cleaning(system, ADMIN, node.node_name, vm_id, service_id, log)
         if name == "leave":
-            return Leaving(system, registration_of_server(node), log)
+            departure = ServerDeparture(
+                system,
+                node.node_name,
+                node.endpoints.control_plane,
+                lambda access: self._clean_servers(system, access, node.node_name, params, log),
+                log,
+            )
+            return Leaving(system, registration_of_server(node), departure, reporter, log)
         raise UnknownRole(f"a master has no task {name!r}; it has clean and leave")
+
+    def _clean_servers(
+        self, system: System, access: Access, node: str, params: MasterParams, log: Logger
+    ) -> Cleaning:
+        vm_id, service_id = params.opennebula.vm_id, params.opennebula.service_id
+        return Cleaning(
+            system,
+            access,
+            node,
+            vm_id,
+            service_id,
+            log,
+            only_servers=True,
+            onegate_timeout_s=_LEAVING_ONEGATE_TIMEOUT_S,
+        )

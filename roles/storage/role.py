@@ -26,6 +26,8 @@ from roles.common.clusternode import (
     wanted_of_cluster_node,
     with_network,
 )
+from roles.common.clusterstate import read_pinned_name
+from roles.common.departure import AgentDeparture
 from roles.common.disk import (
     check_disk,
     describe_disk,
@@ -35,6 +37,7 @@ from roles.common.disk import (
     plan_disk,
 )
 from roles.common.election import MASTER_ROLE
+from roles.common.endpoints import build_node
 from roles.common.leaving import Leaving
 from roles.storage.params import StorageNodeParams
 
@@ -108,4 +111,5 @@ class StorageRole:
         """Return what a storage node does when it is asked to: leave, though it serves nobody."""
         if name != "leave":
             raise UnknownRole(f"a storage node has no task {name!r}; clean works on masters")
-        return Leaving(system, {}, log)
+        node = build_node(params, node_name=read_pinned_name(system))
+        return Leaving(system, {}, AgentDeparture(system, node.node_name), reporter, log)

@@ -260,7 +260,7 @@ class VnfRole:
                 f"a gateway has no task {name!r}",
                 hint="the cluster's nodes are cleaned on a master",
             )
-        return Leaving(system, {}, log)
+        return Leaving(system, {}, None, reporter, log)
 
     def _gateway(self, params: VnfParams) -> watcher.Gateway:
         book = address_book(params)

@@ -25,6 +25,7 @@ from roles.common.clusternode import (
     with_network,
 )
 from roles.common.clusterstate import read_pinned_name
+from roles.common.departure import AgentDeparture
 from roles.common.election import MASTER_ROLE
 from roles.common.endpoints import build_node
 from roles.common.leaving import Leaving
@@ -87,4 +88,5 @@ class WorkerRole:
         if name != "leave":
             raise UnknownRole(f"a worker has no task {name!r}; clean works on masters")
         node = build_node(params, node_name=read_pinned_name(system))
-        return Leaving(system, registration_of_worker(node), log)
+        departure = AgentDeparture(system, node.node_name)
+        return Leaving(system, registration_of_worker(node), departure, reporter, log)

@@ -29,6 +29,7 @@ def make_node(
     taints: Iterable[Taint] = (),
     created_s: float | None = 0.0,
     is_going: bool = False,
+    is_cordoned: bool = False,
     addresses: Iterable[str] = (),
 ) -> Node:
     """Return a node.
@@ -44,6 +45,7 @@ def make_node(
         taints: Its taints.
         created_s: When it registered.
         is_going: Whether it was deleted and something holds it.
+        is_cordoned: Whether no new pods come to it.
         addresses: Those it has inside the cluster.
     """
     conditions = []
@@ -61,6 +63,7 @@ def make_node(
         conditions=tuple(conditions),
         created_s=created_s,
         is_going=is_going,
+        is_cordoned=is_cordoned,
         addresses=tuple(addresses),
     )
 

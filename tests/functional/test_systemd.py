@@ -28,6 +28,7 @@ SERVICES = [name for name in NAMES if name.endswith(".service")]
 MOST_EXPOSURE: Mapping[str, float] = {
     "oneke-backends.service": 2.2,
     "oneke-context.service": 1.3,
+    "oneke-leave.service": 2.5,
 }
 
 _EXPOSURE = re.compile(r"Overall exposure level for (?P<unit>\S+): (?P<level>[0-9.]+)")
@@ -147,8 +148,9 @@ def test_what_a_unit_says_is_found_under_its_name(name: str) -> None:
     assert service["UMask"] == "0077"
 
 
-def test_people_at_the_console_see_what_a_run_does() -> None:
-    service = settings("oneke-agent.service")["Service"]
+@pytest.mark.parametrize("name", ["oneke-agent.service", "oneke-leave.service"])
+def test_people_at_the_console_see_what_a_run_does(name: str) -> None:
+    service = settings(name)["Service"]
     assert service["StandardOutput"] == "journal+console"
     assert service["StandardError"] == "journal"
 

@@ -1,0 +1,247 @@
+"""How a node is taken out of the cluster: by itself, or for a master by one that stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from appliance.errors import KubernetesConflict, KubernetesError, OnekeError
+from appliance.logs import Logger
+from appliance.system import System
+from appliance.system.kubernetes import Access, Node
+from appliance.waiting import Failed, NotYet, Readiness, Ready
+from roles.common.cleaning import Cleaning
+from roles.common.drain import Silence
+from roles.common.endpoints import API_PORT, ClusterEndpoint
+from roles.common.etcdmembers import is_server
+from roles.common.probes import ADMIN, KUBELET
+from roles.common.removal import (
+    Gone,
+    Hold,
+    Removal,
+    Remove,
+    dead_servers,
+    decide_removal,
+    servers_to_ask,
+)
+from roles.common.turn import Turn
+
+LONGEST_ANSWER_S = 5.0
+"""A shutdown has little time, and none for an API server that takes longer."""
+CLEAN_EVERY_S = 10.0
+_FORBIDDEN = 403
+_CHANGED = "its node changed while it was looked at"
+
+
+class Departure(Protocol):
+    """Takes a node out of the cluster; to be looked at again and again.
+
+    Attributes:
+        node: The name of the node.
+        access: Whom it asks about its own pods.
+        hint: What a person can do where it stays in.
+    """
+
+    node: str
+    access: Access
+    hint: str
+
+    def look(self) -> Readiness:
+        """Do what can be done now, and say whether it is out."""
+
+    def preview(self) -> Readiness:
+        """Say whether it could be taken out now; change nothing.
+
+        Raises:
+            KubernetesError: Nobody could be asked.
+        """
+
+    def end(self) -> None:
+        """Let go of what others wait for."""
+
+
+class AgentDeparture:
+    """A worker or storage node deletes its own Node object, which masters allow it.
+
+    Source: NodeRestriction lets a kubelet touch no other node than its own.
+    """
+
+    access = replace(KUBELET, longest_s=LONGEST_ANSWER_S)
+    hint = "oneke-agent clean on a master deletes it when its VM is gone"
+
+    def __init__(self, system: System, node: str) -> None:
+        """Prepare to take a node out."""
+        self.node = node
+        self._kubernetes = system.kubernetes
+        self._silence = Silence(system)
+
+    def look(self) -> Readiness:
+        """Delete it; see `Departure.look`."""
+        try:
+            return self._delete()
+        except KubernetesConflict:
+            return NotYet(_CHANGED)
+        except KubernetesError as error:
+            if error.status == _FORBIDDEN:
+                return Failed("its node may not delete itself; the masters' cleaner does it")
+            return self._silence.lasts(error)
+
+    def _delete(self) -> Readiness:
+        found = self._kubernetes.node(self.access, self.node)
+        self._silence.end()
+        if found is None:
+            return Ready()
+        if not found.is_going and not self._kubernetes.delete_node(self.access, found):
+            return Ready()
+        return NotYet("its node is being deleted")
+
+    def preview(self) -> Readiness:
+        """Say that nothing keeps it in; see `Departure.preview`."""
+        self._kubernetes.node(self.access, self.node)
+        return Ready()
+
+    def end(self) -> None:
+        """Nobody waits for it."""
+
+
+class ServerDeparture:
+    """A master is taken out of etcd and the cluster, one at a time, where quorum survives.
+
+    Its own API server ends with its member, and so another one is asked, whose certificate is
+    signed by the same CA and holds its own address.
+    """
+
+    access = replace(ADMIN, longest_s=LONGEST_ANSWER_S)
+    hint = (
+        "bring back the masters that are down; when its VM is gone, oneke-agent clean on one that"
+        " serves deletes its node"
+    )
+
+    def __init__(
+        self,
+        system: System,
+        node: str,
+        endpoint: ClusterEndpoint | None,
+        make_cleaning: Callable[[Access], Cleaning],
+        log: Logger,
+    ) -> None:
+        """Prepare to take a master out.
+
+        Args:
+            system: Its machine.
+            node: The name of its node.
+            endpoint: Where the cluster's API is reached, for where it has none itself any more.
+            make_cleaning: Makes the task that deletes dead servers, asking through an access.
+            log: Where data goes.
+        """
+        self.node = node
+        self._system = system
+        self._make_cleaning = make_cleaning
+        self._log = log
+        self._turn = Turn(system, node)
+        elsewhere = [replace(self.access, server=endpoint.url)] if endpoint else []
+        self._doors = [self.access, *elsewhere]
+        self._asked: Access | None = None
+        self._turn_taken_by: Access | None = None
+        self._next_clean = 0.0
+
+    # ---- a look
+
+    def look(self) -> Readiness:
+        """Take it out as soon as that is safe; see `Departure.look`."""
+        try:
+            if self._asked is None:
+                found = self._find_server()
+                if not isinstance(found, Access):
+                    return found
+                self._asked = found
+            return self._go_on(self._asked)
+        except KubernetesConflict:
+            return NotYet(_CHANGED)
+        except KubernetesError as error:
+            self._asked = None
+            return NotYet(str(error)) if error.retryable else Failed(str(error))
+
+    def _go_on(self, access: Access) -> Readiness:
+        self._turn_taken_by = access
+        other = self._turn.take(access)
+        if other:
+            return NotYet(other)
+        nodes = self._system.kubernetes.nodes(access)
+        if dead_servers(nodes, self.node) and self._clean(access):
+            # That took its time, in which much may have changed.
+            return NotYet("masters that may be dead go first")
+        found = decide_removal(nodes, self.node)
+        if isinstance(found, Remove):
+            self._system.kubernetes.delete_node(access, found.node)
+        return _readiness_of(found)
+
+    def _clean(self, access: Access) -> bool:
+        """Delete dead servers, unless that was tried a moment ago; say whether it was tried."""
+        clock = self._system.clock
+        if clock.monotonic() < self._next_clean:
+            return False
+        try:
+            for line in self._make_cleaning(access).run(dry_run=False).lines:
+                self._log.info("leaving.looked", node=line.subject, reason=line.reason)
+        except OnekeError as error:
+            self._log.warning("leaving.not_looked", reason=str(error))
+        self._next_clean = clock.monotonic() + CLEAN_EVERY_S
+        return True
+
+    # ---- whom to ask
+
+    def _find_server(self) -> Access | Readiness:
+        """Find another master that serves; what is to be said where there is none."""
+        nodes = self._nodes()
+        others = [self._access_to(node) for node in servers_to_ask(nodes, self.node)]
+        self._doors += [one for one in others if one not in self._doors]
+        if not any(is_server(node) and node.name != self.node for node in nodes):
+            return _readiness_of(decide_removal(nodes, self.node))
+        serving = (one for one in others if self._serves(one))
+        return next(serving, None) or NotYet("no other master serves")
+
+    def _nodes(self) -> tuple[Node, ...]:
+        """Return the nodes as the first one tells who answers."""
+        *doors, last = self._doors
+        for door in doors:
+            try:
+                return self._system.kubernetes.nodes(door)
+            except KubernetesError as error:
+                self._log.info("leaving.unanswered", reason=str(error))
+        return self._system.kubernetes.nodes(last)
+
+    def _access_to(self, node: Node) -> Access:
+        return replace(self.access, server=ClusterEndpoint(node.addresses[0], API_PORT).url)
+
+    def _serves(self, access: Access) -> bool:
+        try:
+            return self._system.kubernetes.health(access).is_ok
+        except KubernetesError as error:
+            self._log.info("leaving.unanswered", reason=str(error))
+            return False
+
+    # ---- before and after
+
+    def preview(self) -> Readiness:
+        """Say whether it could be taken out now; see `Departure.preview`."""
+        found = decide_removal(self._nodes(), self.node)
+        return Ready() if isinstance(found, Remove) else _readiness_of(found)
+
+    def end(self) -> None:
+        """Give the turn to the next one; see `Departure.end`."""
+        if self._turn_taken_by is None:
+            return
+        try:
+            self._turn.release(self._turn_taken_by)
+        except KubernetesError as error:
+            self._log.warning("leaving.turn_not_given", reason=str(error))
+
+
+def _readiness_of(removal: Removal) -> Readiness:
+    if isinstance(removal, Gone):
+        return Ready()
+    if isinstance(removal, Hold):
+        return Failed(removal.reason) if removal.is_final else NotYet(removal.reason)
+    return NotYet("etcd lets go of its member")

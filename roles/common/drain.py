@@ -1,0 +1,123 @@
+"""Moves the pods of a node that leaves to other nodes, as far as their budgets let them go.
+
+What `kubectl drain` does, with no more than a node's own rights: it may evict the pods it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from appliance.errors import KubernetesConflict, KubernetesError, KubernetesRefused
+from appliance.logs import Logger
+from appliance.system import System
+from appliance.system.kubernetes import Access, Pod
+from appliance.waiting import Deadline, Failed, NotYet, Readiness, Ready
+
+SILENT_S = 15.0
+"""An API server that says nothing for so long is not waited for any longer."""
+
+_STAYING = frozenset({"DaemonSet", "Node"})
+_ENDED = frozenset({"Succeeded", "Failed"})
+_HELD_BACK = 429
+_MOST_SHOWN = 5
+
+
+def pods_to_move(pods: Iterable[Pod]) -> tuple[Pod, ...]:
+    """Return the pods that are to be gone before their node is.
+
+    What runs on every node belongs to the node, a mirror of what a kubelet runs by itself can not
+    be moved, and what has ended is not moved either.
+    """
+    return tuple(
+        pod
+        for pod in pods
+        if not (pod.is_mirror or pod.controller in _STAYING or pod.phase in _ENDED)
+    )
+
+
+class Silence:
+    """How long somebody has not answered."""
+
+    def __init__(self, system: System) -> None:
+        """Nobody was asked yet."""
+        self._clock = system.clock
+        self._since: float | None = None
+
+    def end(self) -> None:
+        """Note an answer."""
+        self._since = None
+
+    def lasts(self, error: KubernetesError) -> Readiness:
+        """Note that there was none, and say whether waiting is of use."""
+        now = self._clock.monotonic()
+        self._since = now if self._since is None else self._since
+        is_over = not error.retryable or now - self._since >= SILENT_S
+        return Failed(str(error)) if is_over else NotYet(str(error))
+
+
+class Drain:
+    """Evicts until no pod is left; to be looked at again and again.
+
+    Attributes:
+        moved: The pods that were asked to end.
+        left: The pods that were still there at the last look.
+    """
+
+    def __init__(self, system: System, access: Access, node: str, log: Logger) -> None:
+        """Drain one node."""
+        self._system = system
+        self._access = access
+        self._node = node
+        self._log = log
+        self._silence = Silence(system)
+        self._is_cordoned = False
+        self.moved: set[str] = set()
+        self.left: tuple[Pod, ...] = ()
+
+    def look(self, deadline: Deadline) -> Readiness:
+        """Evict what is still there, and say whether all is gone."""
+        try:
+            held_back = self._evict_all(deadline)
+        except KubernetesRefused as refused:
+            return Ready() if refused.status == 404 else Failed(str(refused))
+        except KubernetesError as error:
+            return self._silence.lasts(error)
+        self._silence.end()
+        if not self.left:
+            return Ready()
+        if held_back:
+            return NotYet(f"a budget for disruptions does not let go of {shown(held_back)}")
+        return NotYet("its pods are ending")
+
+    def _evict_all(self, deadline: Deadline) -> list[Pod]:
+        kubernetes = self._system.kubernetes
+        if not self._is_cordoned:
+            kubernetes.cordon(self._access, self._node)
+            self._is_cordoned = True
+        self.left = pods_to_move(kubernetes.pods(self._access, self._node))
+        waiting = [pod for pod in self.left if not pod.is_going]
+        held_back = [pod for pod in waiting if deadline.remaining_s() and not self._evict(pod)]
+        if waiting:
+            self.left = pods_to_move(kubernetes.pods(self._access, self._node))
+        return held_back
+
+    def _evict(self, pod: Pod) -> bool:
+        """Ask one pod to end, and say whether it does."""
+        try:
+            self._system.kubernetes.evict(self._access, pod)
+        except KubernetesConflict:
+            return True  # another one bears its name by now
+        except KubernetesError as error:
+            if error.status != _HELD_BACK:
+                raise
+            return False
+        self.moved.add(str(pod))
+        self._log.info("pod.evicted", pod=str(pod))
+        return True
+
+
+def shown(pods: Iterable[Pod]) -> str:
+    """Name some pods, the first few if there are many."""
+    names = [str(pod) for pod in pods]
+    more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+    return f"{', '.join(names[:_MOST_SHOWN])}{more}"
