@@ -216,7 +216,8 @@ class FetchAll:
         """Compare each."""
         differing = self._differing(system)
         if not differing:
-            return None
+            left = system.bulk.list_names(paths.DOWNLOADS_DIR)
+            return Change("remove what is left of downloads", "\n".join(left)) if left else None
         detail = "\n".join(f"{fetch.name}: {why}" for fetch, why in differing)
         return Change(f"{len(differing)} of {len(self.fetches)} to fetch", detail)
 
@@ -243,6 +244,8 @@ class FetchAll:
             )
         )
         raise_all(errors)
+        for name in system.bulk.list_names(paths.DOWNLOADS_DIR):
+            system.files.remove(paths.DOWNLOADS_DIR / name)
         system.bulk.remove_folder(paths.DOWNLOADS_DIR)
 
 
@@ -289,7 +292,7 @@ def _fetch(system: System, url: str, sha256: str) -> PurePosixPath:
 def _remove_unfinished(system: System) -> None:
     """Remove what a run that was cut left of its records: the files beside them."""
     for folder in (paths.IMAGE_DIR, paths.IMAGE_DIR / _RECORDS):
-        for name in system.bulk.list_files(folder):
+        for name in system.bulk.list_names(folder):
             if name.startswith("."):
                 system.files.remove(folder / name)
 

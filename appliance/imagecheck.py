@@ -136,7 +136,7 @@ def _unit(system: System, unit: str, service: str, *, must_be_on: bool) -> Image
 def _read_kernels(system: System) -> dict[str, frozenset[str]]:
     """Return the modules of every kernel in the image, with underscores."""
     kernels = {}
-    for version in system.bulk.list_files(_KERNELS):
+    for version in system.bulk.list_names(_KERNELS):
         listed = [
             system.files.read(_KERNELS / version / name) or ""
             for name in ("modules.dep", "modules.builtin")
@@ -159,7 +159,7 @@ def _artifacts(
     wanted = build or made
     if wanted:
         yield from _fetched(system, services, lock, wanted)
-    parts = system.bulk.list_files(paths.DOWNLOADS_DIR)
+    parts = system.bulk.list_names(paths.DOWNLOADS_DIR)
     hint = f"{_RUN_INSTALL} again, or remove {paths.DOWNLOADS_DIR}" if parts else ""
     yield ImageLine("no parts of downloads", not parts, ", ".join(parts) or "none", hint)
 

@@ -181,14 +181,17 @@ class LockWriter:
                 reference = fill_name(one.reference, releases[one.release], "")
                 images.setdefault(one.release, {})[reference] = ""
             for listed in service.image.lists:
-                found = self._read_list(listed, releases[listed.release])
+                version = releases[listed.release]
+                found = self._read_list(listed, version, set(images.get(listed.release, {})))
                 images.setdefault(listed.release, {}).update(found)
         return {release: self._pin_digests(release, found) for release, found in images.items()}
 
-    def _read_list(self, listed: ImageList, version: str) -> dict[str, str]:
+    def _read_list(self, listed: ImageList, version: str, others: set[str]) -> dict[str, str]:
+        """Return what is listed, with the images of the release that are declared left out."""
         url = fill_url(listed.url, version, "")
         is_same = self._old.releases.get(listed.release) == version
-        kept = dict.fromkeys(self._old.images.get(listed.release, {}) if is_same else {}, "")
+        known = self._old.images.get(listed.release, {}) if is_same else {}
+        kept = {reference: "" for reference in known if reference not in others}
 
         def read() -> dict[str, str]:
             return dict.fromkeys(find_references(self._text(url), url), "")

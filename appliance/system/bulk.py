@@ -69,8 +69,8 @@ class Bulk(Protocol):
             FileError: It can not be written.
         """
 
-    def list_files(self, folder: PurePosixPath) -> tuple[str, ...]:
-        """Return the names of the files in a folder, sorted; none where there is no folder."""
+    def list_names(self, folder: PurePosixPath) -> tuple[str, ...]:
+        """Return the names of what is in a folder, sorted; none where there is no folder."""
 
     def remove_folder(self, folder: PurePosixPath) -> None:
         """Remove a folder that has nothing in it; one that has is left as it is."""
@@ -157,8 +157,8 @@ class RealBulk:
             beside.unlink(missing_ok=True)
         return digest.hexdigest()
 
-    def list_files(self, folder: PurePosixPath) -> tuple[str, ...]:
-        """Return the names of the files in a folder; see `Bulk.list_files`."""
+    def list_names(self, folder: PurePosixPath) -> tuple[str, ...]:
+        """Return the names of what is in a folder; see `Bulk.list_names`."""
         at = self._at(folder)
         return tuple(sorted(one.name for one in at.iterdir())) if at.is_dir() else ()
 

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from appliance.errors import ArtifactRefused, ArtifactUnavailable
 from appliance.system.bulk import Room
 from appliance.system.files import Files
+from tests.fakes.files import FakeFiles
 from tests.fakes.tape import Tape
 
 
@@ -133,7 +134,6 @@ class FakeBulk:
         """Handle these files."""
         self._files = files
         self.free_bytes = 10**12
-        self.listed: dict[PurePosixPath, tuple[str, ...]] = {}
 
     def sha256(self, path: PurePosixPath) -> str | None:
         """Return the sum of a file's text."""
@@ -159,9 +159,11 @@ class FakeBulk:
             self._files.write(into / given, members[name], mode=0o755)
         return {into / given: sum_of(members[name]) for name, given in wanted.items()}
 
-    def list_files(self, folder: PurePosixPath) -> tuple[str, ...]:
-        """Return the names that the test has put there."""
-        return self.listed.get(folder, ())
+    def list_names(self, folder: PurePosixPath) -> tuple[str, ...]:
+        """Return the names of what is right there."""
+        kept = self._files.kept if isinstance(self._files, FakeFiles) else ()
+        own = {path.relative_to(folder).parts[0] for path in kept if folder in path.parents}
+        return tuple(sorted(own))
 
     def remove_folder(self, folder: PurePosixPath) -> None:
         """Leave folders be: they are not kept."""

@@ -1,0 +1,215 @@
+"""Artifacts are fetched once, proved, and fetched again where they are not what they were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import pytest
+
+from appliance import paths
+from appliance.errors import (
+    ArtifactRefused,
+    ArtifactUnavailable,
+    FileError,
+    OnekeError,
+    SeveralErrors,
+)
+from appliance.fetch import Expected, FetchAll, FetchArchive, FetchFile, FetchImage
+from appliance.system import System
+from tests.fakes import FakeFiles, PowerCut, Tape, make_system
+from tests.fakes.artifacts import FakeBulk, FakeDownloads, FakeRegistry, archive_of, sum_of
+
+ARCHIVE = archive_of({"bin/tool": "the tool", "README": "read me"})
+DIGEST = f"sha256:{'d' * 64}"
+CHART = PurePosixPath("/charts/chart-1.tgz")
+TAR = PurePosixPath("/images/docker.io_some_image_1.tar")
+
+FETCHES = (
+    FetchFile("https://host/chart.tgz", sum_of("the chart"), CHART),
+    FetchArchive("all", "https://host/all.tar", sum_of(ARCHIVE), PurePosixPath("/usr/local"), ()),
+    FetchImage("docker.io/some/image:1", "docker.io/some/image", False, DIGEST, "amd64", TAR),
+)
+ALL = FetchAll(FETCHES)
+
+
+@dataclass
+class World:
+    """A machine, and where it fetches from."""
+
+    system: System
+    files: FakeFiles
+    downloads: FakeDownloads
+    registry: FakeRegistry
+    bulk: FakeBulk
+
+    def missing(self) -> list[str]:
+        """Name what would be fetched."""
+        change = ALL.check(self.system, frozenset())
+        return [line.partition(": ")[0] for line in change.detail.splitlines()] if change else []
+
+
+def make_world(files: FakeFiles | None = None, tape: Tape | None = None) -> World:
+    """Return a machine that everything can be fetched to."""
+    files = files or FakeFiles(tape=tape)
+    downloads, registry, bulk = FakeDownloads(files), FakeRegistry(files), FakeBulk(files)
+    downloads.served = {"https://host/chart.tgz": "the chart", "https://host/all.tar": ARCHIVE}
+    registry.images = {"docker.io/some/image:1": DIGEST}
+    system = make_system(files=files, downloads=downloads, registry=registry, bulk=bulk)
+    return World(system, files, downloads, registry, bulk)
+
+
+@pytest.fixture
+def world() -> World:
+    """Such a machine."""
+    return make_world()
+
+
+def test_everything_is_in_place_after_one_run(world: World) -> None:
+    assert len(world.missing()) == 3
+    ALL.preflight(world.system)
+    ALL.apply(world.system)
+    assert world.missing() == []
+    assert world.files.text("/usr/local/bin/tool") == "the tool"
+    assert world.files.text(TAR).startswith(f"docker.io/some/image:1 docker.io/some/image@{DIGEST}")
+    assert not [path for path in world.files.kept if path.is_relative_to(paths.DOWNLOADS_DIR)]
+
+
+def test_a_second_run_fetches_nothing(world: World) -> None:
+    ALL.apply(world.system)
+    world.downloads.asked.clear()
+    world.registry.saved.clear()
+    ALL.apply(world.system)
+    assert (world.downloads.asked, world.registry.saved) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (CHART, "file /charts/chart-1.tgz"),
+        (PurePosixPath("/usr/local/README"), "all in /usr/local"),
+        (TAR, "image docker.io/some/image:1"),
+    ],
+)
+@pytest.mark.parametrize("text", [None, "another"])
+def test_a_file_that_is_gone_or_changed_is_fetched_again(
+    world: World, path: PurePosixPath, name: str, text: str | None
+) -> None:
+    ALL.apply(world.system)
+    world.files.remove(path)
+    if text is not None:
+        world.files.put(path, text)
+    assert world.missing() == [name]
+    ALL.apply(world.system)
+    assert world.missing() == []
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", '{"pin": 1, "files": {}}', b"\xff"])
+@pytest.mark.parametrize("name", ["all", TAR.name])
+def test_a_damaged_record_proves_nothing(world: World, name: str, record: str | bytes) -> None:
+    ALL.apply(world.system)
+    world.files.put(paths.IMAGE_DIR / "artifacts" / f"{name}.json", record)
+    assert len(world.missing()) == 1
+    ALL.apply(world.system)
+    assert world.missing() == []
+
+
+def test_another_digest_in_the_lock_is_another_image(world: World) -> None:
+    ALL.apply(world.system)
+    image = FETCHES[2]
+    assert isinstance(image, FetchImage)
+    other = FetchImage(image.reference, image.source, False, f"sha256:{'e' * 64}", "amd64", TAR)
+    assert other.check(world.system) == "fetch: another one is wanted"
+
+
+def test_only_what_is_picked_of_an_archive_is_taken(world: World) -> None:
+    picked = FetchArchive(
+        *("all", "https://host/all.tar", sum_of(ARCHIVE), PurePosixPath("/usr/local/bin")),
+        (("bin/tool", "tool"),),
+    )
+    picked.apply(world.system)
+    assert world.files.text("/usr/local/bin/tool") == "the tool"
+    assert not world.files.read(PurePosixPath("/usr/local/bin/README"))
+
+
+def test_everything_that_is_not_to_be_had_is_told_at_once(world: World) -> None:
+    world.downloads.served.pop("https://host/chart.tgz")
+    world.downloads.gone.add("https://host/all.tar")
+    world.registry.images.clear()
+    with pytest.raises(SeveralErrors) as refused:
+        ALL.preflight(world.system)
+    assert [type(one) for one in refused.value.errors] == [
+        ArtifactRefused,
+        ArtifactUnavailable,
+        ArtifactRefused,
+    ]
+    assert refused.value.exit_code == 78
+
+
+def test_what_fails_does_not_keep_the_others_from_being_fetched(world: World) -> None:
+    world.downloads.served["https://host/chart.tgz"] = "another chart"
+    with pytest.raises(ArtifactRefused, match="expected sha256"):
+        ALL.apply(world.system)
+    assert world.missing() == ["file /charts/chart-1.tgz"]
+
+
+def test_a_disk_without_room_is_told_with_what_is_needed(world: World) -> None:
+    world.bulk.free_bytes = 100 * 1024 * 1024
+    with pytest.raises(FileError, match=r"/charts: 100 MiB are free, .* about 256 MiB"):
+        ALL.preflight(world.system)
+
+
+def test_nothing_is_asked_of_servers_for_what_is_there(world: World) -> None:
+    ALL.apply(world.system)
+    world.downloads.gone = {"https://host/chart.tgz", "https://host/all.tar"}
+    world.registry.images.clear()
+    ALL.preflight(world.system)
+
+
+def test_an_archive_that_was_fetched_and_not_unpacked_is_not_fetched_again(world: World) -> None:
+    kept = paths.DOWNLOADS_DIR / f"{sum_of(ARCHIVE)[:16]}-all.tar"
+    world.files.put(kept, ARCHIVE)
+    ALL.apply(world.system)
+    assert world.downloads.asked == ["https://host/chart.tgz"]
+
+
+def test_what_a_cut_run_left_beside_its_records_is_removed(world: World) -> None:
+    folder = paths.IMAGE_DIR / "artifacts"
+    world.files.put(folder / ".all.json.x1y2", "{")
+    ALL.apply(world.system)
+    assert folder / ".all.json.x1y2" not in world.files.kept
+    assert world.missing() == []
+
+
+def test_a_power_cut_before_any_change_is_made_good_by_the_next_run() -> None:
+    one_at_a_time = FetchAll(FETCHES, at_once=1)
+    whole = make_world()
+    one_at_a_time.apply(whole.system)
+    changes = len(whole.files.tape.changes)
+    assert changes > 6
+    for cut_before in range(changes):
+        world = make_world(tape=Tape(cut_before))
+        with pytest.raises(PowerCut):
+            one_at_a_time.apply(world.system)
+        world.files.tape.cut_before = None
+        one_at_a_time.apply(world.system)
+        assert world.missing() == []
+        assert world.files.texts() == whole.files.texts()
+
+
+def test_an_interrupt_stops_what_is_being_fetched(world: World) -> None:
+    class Interrupted:
+        name = "interrupted"
+
+        def check(self, system: System) -> str:
+            return "fetch"
+
+        def look(self, system: System) -> Expected:
+            raise OnekeError("nobody looks")
+
+        def apply(self, system: System) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        FetchAll((Interrupted(),)).apply(world.system)
+    assert world.downloads.is_stopped
