@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import Protocol, TypeVar
 
 from appliance import paths
-from appliance.errors import FileError, NotText, OnekeError, raise_all
+from appliance.errors import ArtifactRefused, FileError, NotText, OnekeError, raise_all
 from appliance.plan import Change
 from appliance.system import System
 from appliance.system.together import run_together
@@ -203,6 +203,14 @@ class FetchAll:
     def preflight(self, system: System) -> None:
         """See whether all that is missing is to be had, and has room."""
         missing = [fetch for fetch, _ in self._differing(system)]
+        if (
+            any(isinstance(one, FetchImage) for one in missing)
+            and not system.registry.has_program()
+        ):
+            raise ArtifactRefused(
+                "skopeo, which fetches images from registries, is not installed",
+                hint="apt-get install skopeo; the finished image needs it no more",
+            )
         expected, errors = _sort(
             run_together(
                 [partial(one.look, system) for one in missing],

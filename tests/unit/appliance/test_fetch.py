@@ -146,6 +146,14 @@ def test_everything_that_is_not_to_be_had_is_told_at_once(world: World) -> None:
     assert refused.value.exit_code == 78
 
 
+def test_a_missing_skopeo_is_told_once_with_how_to_get_it(world: World) -> None:
+    world.registry.is_installed = False
+    with pytest.raises(ArtifactRefused, match=r"skopeo, .* is not installed") as refused:
+        ALL.preflight(world.system)
+    assert "apt-get install skopeo" in str(refused.value.hint)
+    FetchAll(FETCHES[:2]).preflight(world.system)
+
+
 def test_what_fails_does_not_keep_the_others_from_being_fetched(world: World) -> None:
     world.downloads.served["https://host/chart.tgz"] = "another chart"
     with pytest.raises(ArtifactRefused, match="expected sha256"):
