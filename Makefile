@@ -34,19 +34,25 @@ check: $(STAMP) ## linters and types
 	$(BIN)/lint-imports --no-cache
 	# S3 wants nesting shown inside the delimiters; here blocks are told by their own lines.
 	$(BIN)/j2lint --ignore S3 -- service.d
-	shellcheck packer/*.sh packer/scripts/*.sh tests/lab/*.sh tests/api/*.sh .ci/run
+	shellcheck packer/*.sh packer/scripts/*.sh tests/lab/*.sh tests/api/*.sh tests/image/*.sh \
+	    tests/image/provision/*.sh .ci/run
 
 .PHONY: unit
 unit: $(STAMP) ## tests that need no lab
-	$(BIN)/python -m pytest -m "not lab and not bake and not api"
+	$(BIN)/python -m pytest -m "not lab and not bake and not api and not image"
 
 .PHONY: bake
 bake: $(STAMP) ## tests of what makes the image (root, network)
 	$(BIN)/python -m pytest -m bake tests/packer
 
 .PHONY: lab
-lab: $(STAMP) ## tests that boot nodes (root)
+lab: $(STAMP) ## tests that boot nodes, and one that boots a whole machine (root)
+	$(BIN)/python -m tests.image bake
 	$(CURDIR)/$(BIN)/python -m tests.lab test
+
+.PHONY: test-image
+test-image: $(STAMP) ## all tests that boot a whole machine under QEMU (root)
+	$(CURDIR)/$(BIN)/python -m tests.image test
 
 .PHONY: test-api
 test-api: $(STAMP) ## tests against a real API server (KUBE_APISERVER=PROGRAM; tests/api/build.sh FOLDER makes one)

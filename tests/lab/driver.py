@@ -5,10 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from tests.lab.basics import LabError
-from tests.lab.node import Node
 from tests.lab.oneflow.control import FlowControl
 from tests.lab.oneflow.driver import Happening, Order, Verb
 from tests.lab.onegate.control import ControlError
@@ -16,7 +15,27 @@ from tests.lab.onegate.control import ControlError
 SHUTDOWN_LIMIT_S = 60
 _WATCH_S = 0.2
 
-MakeNode = Callable[[Mapping[str, Any]], Node]
+
+class Machine(Protocol):
+    """What plays a VM; see `tests.lab.node.Node` for what each of these does."""
+
+    name: str
+    boots: int
+
+    @property
+    def is_running(self) -> bool: ...
+    @property
+    def is_closed(self) -> bool: ...
+    def start(self) -> None: ...
+    def stop(self, timeout_s: float) -> None: ...
+    def kill(self) -> None: ...
+    def reboot(self) -> None: ...
+    def close(self) -> None: ...
+    def journal(self) -> str: ...
+    def console(self) -> str: ...
+
+
+MakeNode = Callable[[Mapping[str, Any]], Machine]
 
 
 class NodeDriver:
@@ -37,7 +56,7 @@ class NodeDriver:
             control: Its client.
             make_node: Makes a node, switched off, from what `FlowControl.machine` tells.
         """
-        self.nodes: dict[int, Node] = {}
+        self.nodes: dict[int, Machine] = {}
         self.troubles: dict[int, str] = {}
         self._control = control
         self._make_node = make_node
@@ -131,7 +150,7 @@ class NodeDriver:
         thread.start()
 
 
-def shut_down(node: Node, limit_s: float = SHUTDOWN_LIMIT_S) -> None:
+def shut_down(node: Machine, limit_s: float = SHUTDOWN_LIMIT_S) -> None:
     """Shut a node down in good order; when that takes too long its power is cut."""
     try:
         node.stop(limit_s)

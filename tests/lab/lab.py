@@ -24,7 +24,7 @@ from tests.lab.context import (
     vnf_context,
 )
 from tests.lab.disk import Disk
-from tests.lab.driver import NodeDriver
+from tests.lab.driver import Machine, MakeNode, NodeDriver
 from tests.lab.network import (
     ONEGATE_ADDRESS,
     ONEGATE_PORT,
@@ -66,7 +66,7 @@ class Lab:
             image: What nodes boot from; the one baked of this working tree if None.
             onegate_version: Which OneGate the emulator is like.
         """
-        self.nodes: dict[str, Node] = {}
+        self.nodes: dict[str, Machine] = {}
         self._image = image
         self._version = onegate_version
         self.onegate = FlowControl(ONEGATE_SOCKET)
@@ -137,6 +137,7 @@ class Lab:
         template: ServiceTemplate | None = None,
         role_contexts: Mapping[str, Mapping[str, object]] | None = None,
         disks: Callable[[], Sequence[Disk]] = lambda: [Disk()],
+        machines: Mapping[str, MakeNode] | None = None,
         agent: bool = True,
         report_ready_early: bool = False,
         **overrides: object,
@@ -152,6 +153,7 @@ class Lab:
             template: What to instantiate instead of what is made of the other arguments.
             role_contexts: Context keys of single roles to set, or to take away where None.
             disks: Makes the disks of a new storage node.
+            machines: By role, what makes something else than nodes of its VMs.
             agent: See `node`.
             report_ready_early: See `node`.
             overrides: Context keys of all roles to set, or to take away where the value is None.
@@ -159,7 +161,9 @@ class Lab:
         if self._driver is not None:
             raise LabError("there is a service already: its nodes have the names of another's")
 
-        def make_node(machine: Mapping[str, Any]) -> Node:
+        def make_node(machine: Mapping[str, Any]) -> Machine:
+            if make_other := (machines or {}).get(machine["role"]):
+                return self.adopt(make_other(machine))
             is_storage = machine["role"] == "storage"
             return self.node(
                 node_name(machine["name"]),
@@ -288,6 +292,12 @@ class Lab:
             agent=agent,
             start=start,
         )
+
+    def adopt(self, machine: Machine) -> Machine:
+        """Own a machine that was made elsewhere: it ends with the lab, which tells of it."""
+        self._stack.callback(machine.close)
+        self.nodes[machine.name] = machine
+        return machine
 
     def host(self, name: str, *, network: str, address: str, gateway: str | None = None) -> Host:
         """Make a plain machine on a network: cheap, without systemd.
