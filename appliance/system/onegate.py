@@ -63,6 +63,8 @@ class ServiceRole:
     Attributes:
         vm_ids: Its VMs in OneFlow's order, the oldest first.
         vms: Those of them that could be read.
+        is_clear: Whether it says how many VMs there should be, and each entry of its list names
+            one. What is left out of `vm_ids` can not be known where it does not.
     """
 
     name: str
@@ -70,6 +72,7 @@ class ServiceRole:
     state: int | None
     vm_ids: tuple[int, ...]
     vms: tuple[Vm, ...]
+    is_clear: bool = True
 
 
 @dataclass(frozen=True)
@@ -227,12 +230,15 @@ def parse_service(document: Mapping[str, Any]) -> Service:
 
 def _parse_role(role: Mapping[str, Any]) -> ServiceRole:
     vm_ids, vms = [], []
+    is_clear = _integer(role.get("cardinality")) is not None and _holds_objects(role.get("nodes"))
     for node in _listed(role.get("nodes")):
         info = node.get("vm_info")
         info = info if isinstance(info, dict) else {}
         found = info.get("VM")
-        vm_id = _integer(found.get("ID")) if isinstance(found, dict) else None
-        vm_id = _integer(node.get("deploy_id")) if vm_id is None else vm_id
+        shown_id = _integer(found.get("ID")) if isinstance(found, dict) else None
+        deployed_id = _integer(node.get("deploy_id"))
+        vm_id = deployed_id if shown_id is None else shown_id
+        is_clear = is_clear and vm_id is not None and deployed_id in (None, vm_id)
         if vm_id is None:
             continue
         vm_ids.append(vm_id)
@@ -249,6 +255,7 @@ def _parse_role(role: Mapping[str, Any]) -> ServiceRole:
         _integer(role.get("state")),
         tuple(vm_ids),
         tuple(vms),
+        is_clear,
     )
 
 
@@ -298,6 +305,12 @@ def _listed(value: object) -> tuple[Mapping[str, Any], ...]:
     if isinstance(value, list):
         return tuple(one for one in value if isinstance(one, dict))
     return ()
+
+
+def _holds_objects(value: object) -> bool:
+    """Say whether `_listed` leaves nothing out."""
+    items = value if isinstance(value, list) else [value]
+    return value is None or all(isinstance(one, dict) for one in items)
 
 
 def _integer(value: object) -> int | None:

@@ -7,6 +7,7 @@ that doubt means no deletion. Every node gets a verdict with its reason.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -16,7 +17,7 @@ from appliance.system.onegate import Service, ServiceRole, Vm
 from roles.common.election import BLOCKED_KEY
 from roles.common.etcdmembers import find_members, is_server
 from roles.common.registration import NODE_NAME_KEY
-from roles.common.rke2config import SERVICE_LABEL, VM_LABEL
+from roles.common.rke2config import SERVICE_LABEL, STORAGE_LABEL, VM_LABEL
 
 GRACE_S = 60.0
 """A node that stopped being Ready may come back: it is left alone for so long."""
@@ -25,6 +26,8 @@ APART_S = 5.0
 
 _GATEWAY_ROLE = "vnf"
 _RUNNING, _POWEROFF, _SHUTDOWN = 3, 8, 12
+_CAME_LATER = "came while OneGate was asked"
+_STORAGE_LABEL = STORAGE_LABEL.partition("=")[0]
 
 
 @dataclass(frozen=True)
@@ -87,16 +90,24 @@ def needs_onegate(nodes: Iterable[Node], us: Cleaner) -> bool:
     return any(not _own_reason(node, us) for node in nodes)
 
 
-def decide(nodes: Sequence[Node], looks: Sequence[Look], us: Cleaner) -> tuple[Finding, ...]:
+def decide(
+    nodes: Sequence[Node], looks: Sequence[Look], us: Cleaner, before: Sequence[Node] | None = None
+) -> tuple[Finding, ...]:
     """Give every node its verdict, in the order of their names.
 
     Args:
         nodes: All nodes of the cluster.
         looks: The last looks at OneGate, in their order; none where `needs_onegate` says so.
         us: Who decides.
+        before: The nodes before OneGate was asked; None where these are they. The VM of one that
+            came later may be younger than the answers, and a clock that is wrong hides that.
     """
     doubt = _doubt_about_nodes(nodes, us) or doubt_about_onegate(looks, us)
-    found = [_judge(node, looks, us, doubt) for node in sorted(nodes, key=lambda one: one.name)]
+    known = {node.uid for node in (nodes if before is None else before)}
+    found = [
+        _judge(node, looks, us, doubt if node.uid in known else doubt or _CAME_LATER)
+        for node in sorted(nodes, key=lambda one: one.name)
+    ]
     return tuple(_mention_waiting(one, looks) for one in _spare_servers(found))
 
 
@@ -111,6 +122,7 @@ def _judge(node: Node, looks: Sequence[Look], us: Cleaner, doubt: str) -> Findin
     if vm_id is None:
         return _judge_unlabelled(node)
     reason = _foreign_reason(node, us) or _presence(node, vm_id, looks) or doubt
+    reason = reason or _doubt_about_its_role(node, looks)
     if reason:
         return Finding(node, Verdict.KEEP, reason)
     since = _not_ready_since(node)
@@ -165,6 +177,15 @@ def _foreign_reason(node: Node, us: Cleaner) -> str:
     if service is not None and service != str(us.service_id):
         return f"belongs to service {_shown(service)}, of which this one is told nothing"
     return ""
+
+
+def _doubt_about_its_role(node: Node, looks: Sequence[Look]) -> str:
+    """Find that its role is missing from an answer, and with that all of the role's VMs."""
+    role = "storage" if _STORAGE_LABEL in node.labels else "worker"
+    role = "master" if is_server(node) else role
+    services = (look.service for look in looks if look.service)
+    is_told = all(service.role(role) for service in services)
+    return "" if is_told else f"may be a VM of role {role}, of which OneGate tells nothing"
 
 
 def _presence(node: Node, vm_id: int, looks: Sequence[Look]) -> str:
@@ -228,23 +249,35 @@ def _doubt_about_look(look: Look, us: Cleaner) -> str:
         return f"OneGate tells of service {service.service_id}, and this VM is in {us.service_id}"
     if us.vm_id is None or us.vm_id not in _listed(service):
         return "OneGate does not list this very VM, so that others may be missing too"
-    for role in service.roles:
-        doubt = "" if role.name == _GATEWAY_ROLE else _doubt_about_role(role)
-        if doubt:
-            return doubt
+    doubts = (_doubt_about_role(role) for role in service.roles if role.name != _GATEWAY_ROLE)
+    doubt = next(filter(None, doubts), "") or _doubt_about_ids(service)
+    if doubt:
+        return doubt
     return "" if service.complete else "OneGate's answer is not complete"
 
 
 def _doubt_about_role(role: ServiceRole) -> str:
-    # While a role is scaled down its leaving VMs are listed on top of those there should be. More
-    # can not make a dead node of a living one; fewer can, and nobody knows where no number is told.
-    if len(role.vm_ids) < role.cardinality or (role.vm_ids and not role.cardinality):
-        return (
-            f"OneGate lists {len(role.vm_ids)} VMs of role {_shown(role.name)}, and there should"
-            f" be {role.cardinality}: the service is changing"
-        )
+    if not role.is_clear:
+        return f"OneGate does not tell clearly which VMs role {_shown(role.name)} has"
     unread = sorted(set(role.vm_ids) - {vm.vm_id for vm in role.vms})
-    return f"OneGate does not show VM {unread[0]}" if unread else ""
+    if unread:
+        return f"OneGate does not show VM {unread[0]}"
+    # While a role is scaled down its leaving VMs are listed on top of those there should be. More
+    # can not make a dead node of a living one; fewer can.
+    staying = [vm for vm in role.vms if vm.lcm_state != _SHUTDOWN]
+    if len(staying) < role.cardinality:
+        return (
+            f"OneGate lists {len(staying)} VMs of role {_shown(role.name)} that are not being shut"
+            f" down, and there should be {role.cardinality}: the service is changing"
+        )
+    return ""
+
+
+def _doubt_about_ids(service: Service) -> str:
+    """Find a VM that is listed twice: another may be missing in its place."""
+    counts = Counter(vm_id for role in service.roles for vm_id in role.vm_ids)
+    twice = sorted(vm_id for vm_id, count in counts.items() if count > 1)
+    return f"OneGate lists VM {twice[0]} twice" if twice else ""
 
 
 def _listed(service: Service) -> frozenset[int]:

@@ -59,13 +59,14 @@ class Cleaning:
         """
         self._ensure_serving()
         looks: tuple[Look, ...] = ()
-        if cleaner.needs_onegate(self._nodes(), self._us()):
+        before = self._nodes()
+        if cleaner.needs_onegate(before, self._us()):
             looks = self._look_twice()
         # Read last, for the deletion holds only for nodes that are still as they were then.
         nodes = self._nodes()
         lines = [
             self._carry_out(finding, dry_run=dry_run)
-            for finding in cleaner.decide(nodes, looks, self._us())
+            for finding in cleaner.decide(nodes, looks, self._us(), before)
         ]
         doubt = cleaner.doubt_about_onegate(looks, self._us()) if looks else ""
         troubles = [doubt] if doubt else []

@@ -1,8 +1,9 @@
 """The area `cleaner`: which nodes are deleted, after two looks at the same documents.
 
 A vector names nodes and little else. What it leaves open is filled in as far as a node of ours has
-it: a node by a name of ours carries the label of the VM that the name stands for, and is not Ready
-for long; a document may say otherwise. Who asks is one more master that serves.
+it: a node by a name of ours carries the label of the VM that the name stands for, is not Ready for
+long, and is a worker's, or a master's where the service has no workers; a document may say
+otherwise. Who asks is one more master that serves.
 """
 
 from __future__ import annotations
@@ -31,6 +32,16 @@ _PREFIX = "oneke-ip-"
 _NOW_S = 1_700_000_000.0
 _LONG_AGO = "2023-11-01T00:00:00Z"
 _GONE = "999999999"
+_MASTER = {"node-role.kubernetes.io/control-plane": "true"}
+_SERVING = {
+    "metadata": {"name": "who-asks", "labels": {"node-role.kubernetes.io/etcd": "true"}},
+    "status": {
+        "conditions": [
+            {"type": kind, "status": "True", "lastTransitionTime": _LONG_AGO}
+            for kind in ("Ready", "EtcdIsVoter")
+        ]
+    },
+}
 
 
 def decide_cleaner(inputs: Inputs) -> dict[str, Any]:
@@ -39,7 +50,7 @@ def decide_cleaner(inputs: Inputs) -> dict[str, Any]:
         raise OnekeError("the cluster has no nodes")
     service = service_of(inputs.onegate)
     looks = (Look(service, "", 0.0, 0.0), Look(service, "", APART_S, APART_S))
-    asking = _node({"metadata": {"name": "who-asks"}}, label=None, ready="True")
+    asking = _node(_SERVING, {})
     us = Cleaner(asking.name, _own_vm(service), None, _NOW_S)
     doubt = doubt_about_onegate(looks, us)
     if doubt:
@@ -56,11 +67,13 @@ def _own_vm(service: Service) -> int | None:
 
 def _nodes(inputs: Inputs, service: Service) -> Iterator[Node]:
     vms = [vm for role in service.roles for vm in role.vms]
+    kind = {} if service.role("worker") else _MASTER
     for given in inputs.call["nodes"]:
         document = given if isinstance(given, Mapping) else {"metadata": {"name": given}}
         name = (document.get("metadata") or {}).get("name")
         if isinstance(name, str) and name:
-            yield _node(document, label=_label_of(name, vms), ready="Unknown")
+            label = _label_of(name, vms)
+            yield _node(document, {**kind, **({VM_LABEL: label} if label else {})})
 
 
 def _label_of(name: str, vms: list[Vm]) -> str | None:
@@ -81,11 +94,11 @@ def _name_of(address: str) -> str:
     return _PREFIX + address.replace(".", "-")
 
 
-def _node(document: Mapping[str, Any], *, label: str | None, ready: str) -> Node:
+def _node(document: Mapping[str, Any], labels: Mapping[str, str]) -> Node:
     """Read a node, what its document leaves open filled in."""
     metadata = dict(document["metadata"])
     metadata = {"uid": "uid", "resourceVersion": "1", "creationTimestamp": _LONG_AGO} | metadata
-    metadata["labels"] = ({VM_LABEL: label} if label else {}) | dict(metadata.get("labels") or {})
-    condition = {"type": "Ready", "status": ready, "lastTransitionTime": _LONG_AGO}
+    metadata["labels"] = {**labels, **(metadata.get("labels") or {})}
+    condition = {"type": "Ready", "status": "Unknown", "lastTransitionTime": _LONG_AGO}
     status = document.get("status") or {"conditions": [condition]}
     return parse_node({**document, "metadata": metadata, "status": status})

@@ -72,16 +72,19 @@ def _is_whole(inputs: Inputs) -> bool:
     service = document.get("SERVICE") if isinstance(document, Mapping) else None
     if not isinstance(service, Mapping) or whole(service.get("id")) is None:
         return False
-    readable = {whole(dig(vm, "VM", "ID")) for vm in inputs.onegate.get("vms") or ()}
-    listed = 0
+    vms = {whole(dig(vm, "VM", "ID")): vm for vm in inputs.onegate.get("vms") or ()}
+    listed: list[int | None] = []
     for role in service.get("roles") or ():
         ids = [whole(dig(node, "vm_info", "VM", "ID")) for node in role.get("nodes") or ()]
-        wanted = whole(role.get("cardinality")) or 0
-        is_untold = bool(ids) and not wanted and role.get("name") != "vnf"
-        if len(ids) < wanted or is_untold or not readable.issuperset(ids):
+        wanted = whole(role.get("cardinality"))
+        going = [one for one in ids if str(dig(vms.get(one), "VM", "LCM_STATE")) == "12"]
+        staying = len(ids) if role.get("name") == "vnf" else len(ids) - len(going)
+        if staying < (wanted or 0) or not set(ids) <= set(vms):
             return False
-        listed += len(ids)
-    return listed > 0
+        if wanted is None and role.get("name") != "vnf":
+            return False
+        listed += ids
+    return bool(listed) and len(listed) == len(set(listed))
 
 
 def _living(inputs: Inputs) -> set[str]:
@@ -121,6 +124,14 @@ def _deletes(inputs: Inputs) -> set[str]:
     return (theirs or set()) if _is_whole(inputs) else set()
 
 
+def _masters(inputs: Inputs) -> list[str]:
+    """Return the masters that it deletes; in a service without workers all nodes are masters."""
+    deleted = _deletes(inputs)
+    if any(role.get("name") == "worker" for role in dig(_service(inputs), "roles") or ()):
+        return []
+    return [name for name in node_names(inputs) if name in deleted]
+
+
 def _stumbles(inputs: Inputs) -> bool:
     return _theirs(inputs) is None and _is_whole(inputs) and bool(inputs.call.get("nodes"))
 
@@ -157,6 +168,14 @@ def cleaner_rules() -> Iterator[Rule]:
     )
     yield Rule(
         _AREA,
+        "masters-at-once",
+        "deletes several masters at once",
+        "delete one, the longest dead, and the next when etcd has let go of it",
+        "Each takes a member out of etcd, which has to agree on that every time.",
+        lambda inputs: bool(_deletes(inputs)) and len(_masters(inputs)) > 1,
+    )
+    yield Rule(
+        _AREA,
         "reference-stumbles",
         "ends with an error over an attribute that is no text",
         "leave it out",
@@ -166,22 +185,25 @@ def cleaner_rules() -> Iterator[Rule]:
     )
 
 
-def _example(node: object, name: object) -> Inputs:
-    """Return a service of one VM that publishes a name, and two nodes."""
+def _example(name: object, *nodes_beside: object) -> Inputs:
+    """Return a service of one VM that publishes a name, its node, and others."""
     vm = {"ID": "61", "USER_TEMPLATE": {_KEY: name}}
     nodes = [{"deploy_id": 61, "vm_info": {"VM": {"ID": "61"}}}]
     role = {"name": "master", "cardinality": 1, "nodes": nodes}
     documents = {"service": {"SERVICE": {"id": "7", "roles": [role]}}, "vms": [{"VM": vm}]}
-    return Inputs(call={"nodes": ["oneke-ip-10-77-1-61", node]}, onegate=documents)
+    return Inputs(call={"nodes": ["oneke-ip-10-77-1-61", *nodes_beside]}, onegate=documents)
 
 
 EXAMPLES: Mapping[str, Inputs] = {
     "node-is-ready": _example(
+        "oneke-ip-10-77-1-61",
         {
             "metadata": {"name": "oneke-ip-10-77-1-99"},
             "status": {"conditions": [{"type": "Ready", "status": "True"}]},
         },
-        "oneke-ip-10-77-1-61",
     ),
-    "reference-stumbles": _example("oneke-ip-10-77-1-99", ["twice", "given"]),
+    "masters-at-once": _example(
+        "oneke-ip-10-77-1-61", "oneke-ip-10-77-1-98", "oneke-ip-10-77-1-99"
+    ),
+    "reference-stumbles": _example(["twice", "given"], "oneke-ip-10-77-1-99"),
 }

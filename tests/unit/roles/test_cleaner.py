@@ -52,6 +52,13 @@ def service(
     return Service(service_id, "OneKE", 2, tuple(found), complete)
 
 
+def unclear(role: str) -> Service:
+    """Return a service that does not tell clearly which VMs one of its roles has."""
+    sound = service()
+    found = (replace(one, is_clear=one.name != role) for one in sound.roles)
+    return replace(sound, roles=tuple(found))
+
+
 def looks(first: Service | None = None, second: Service | None = None) -> tuple[Look, Look]:
     """Return two answers, of which the second is newer."""
     first = first or service()
@@ -242,7 +249,18 @@ DOUBTFUL = {
     "without-us": (looks(service({"master": (vm(2),)})), "does not list this very VM"),
     "no-roles": (looks(service({"vnf": ()})), "does not list this very VM"),
     "too-few": (looks(service(cardinality={"worker": 2})), "lists 1 VMs of role worker"),
-    "no-number": (looks(service(cardinality={"worker": 0})), "there should be 0"),
+    "unclear": (looks(unclear("worker")), "does not tell clearly which VMs role worker has"),
+    "twice": (looks(service({"master": (vm(1),), "worker": (vm(4), vm(4))})), "VM 4 twice"),
+    "in-two-roles": (looks(service({"master": (vm(1),), "vnf": (vm(1),)})), "VM 1 twice"),
+    "one-leaves-and-one-is-missing": (
+        looks(
+            service(
+                {"master": (vm(1),), "worker": (vm(4), vm(5, lcm_state=12))},
+                cardinality={"worker": 2},
+            )
+        ),
+        "lists 1 VMs of role worker that are not being shut down",
+    ),
     "unread": (looks(service({"master": (vm(1),), "storage": (5,)})), "does not show VM 5"),
 }
 
@@ -257,10 +275,48 @@ def test_a_doubt_about_onegate_keeps_every_node_and_is_told(case: str) -> None:
 
 
 def test_a_gateway_that_is_missing_matters_only_where_the_answer_is_not_whole() -> None:
-    roles = {"master": (vm(1),), "vnf": (vm(2),)}
+    roles = {"master": (vm(1),), "worker": (), "vnf": (vm(2),)}
     short = service(roles, cardinality={"vnf": 2})
     assert deleted(judge(dead(), seen=looks(short))) == ["w9"]
     assert deleted(judge(dead(), seen=looks(replace(short, complete=False)))) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "role"),
+    [
+        ({}, "worker"),
+        ({"node.longhorn.io/create-default-disk": "true"}, "storage"),
+        ({"node-role.kubernetes.io/control-plane": "true"}, "master"),
+    ],
+)
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_node_whose_role_is_missing_from_an_answer_is_kept(
+    labels: Mapping[str, str], role: str, which: int
+) -> None:
+    whole = service({"control": (vm(1),), "master": (), "worker": (), "storage": ()})
+    gone = dead(labels={VM_LABEL: "9", **labels})
+    assert deleted(judge(gone, seen=looks(whole))) == ["w9"]
+    lacking = replace(whole, roles=tuple(one for one in whole.roles if one.name != role))
+    answers = (lacking, whole) if which == 0 else (whole, lacking)
+    finding = judge(gone, seen=looks(*answers))["w9"]
+    assert finding.verdict is Verdict.KEEP
+    assert finding.reason == f"may be a VM of role {role}, of which OneGate tells nothing"
+
+
+def test_while_a_role_is_scaled_down_what_is_dead_is_deleted_all_the_same() -> None:
+    leaving = service(
+        {"master": (vm(1),), "worker": (vm(4), vm(5, lcm_state=12))}, cardinality={"worker": 1}
+    )
+    assert deleted(judge(dead(), seen=looks(leaving))) == ["w9"]
+
+
+def test_a_node_that_came_while_onegate_was_asked_is_kept_however_old_it_claims_to_be() -> None:
+    found = {one.node.name: one for one in decide((OWN, dead()), looks(), US, (OWN,))}
+    assert found["w9"].verdict is Verdict.KEEP
+    assert found["w9"].reason == "came while OneGate was asked"
+    reborn = replace(dead(), uid="another")
+    found = {one.node.name: one for one in decide((OWN, reborn), looks(), US, (OWN, dead()))}
+    assert found["w9"].verdict is Verdict.KEEP
 
 
 def test_who_does_not_know_itself_deletes_nothing() -> None:

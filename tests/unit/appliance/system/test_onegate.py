@@ -94,6 +94,36 @@ def node(vm_id: object, **vm: object) -> dict[str, object]:
     return {"deploy_id": vm_id, "vm_info": {"VM": {"ID": str(vm_id), "USER_TEMPLATE": {}, **vm}}}
 
 
+ENTRY = {"deploy_id": 4, "vm_info": {"VM": {"ID": "4"}}}
+
+
+@pytest.mark.parametrize(
+    ("role", "is_clear"),
+    [
+        ({"cardinality": 1, "nodes": [ENTRY]}, True),
+        ({"cardinality": "1", "nodes": ENTRY}, True),
+        ({"cardinality": 0, "nodes": None}, True),
+        ({"cardinality": 0}, True),
+        ({"cardinality": 1, "nodes": [{"vm_info": {"VM": {"ID": "4"}}}]}, True),
+        ({"cardinality": 1, "nodes": [{"deploy_id": "4", "vm_info": None}]}, True),
+        ({"nodes": None}, False),
+        ({"cardinality": None, "nodes": [ENTRY]}, False),
+        ({"cardinality": 1, "nodes": [ENTRY, None]}, False),
+        ({"cardinality": 1, "nodes": "x"}, False),
+        ({"cardinality": 1, "nodes": [ENTRY, {}]}, False),
+        ({"cardinality": 1, "nodes": [{**ENTRY, "deploy_id": 5}]}, False),
+    ],
+)
+def test_a_role_is_clear_where_it_names_each_of_its_vms(role: Any, is_clear: bool) -> None:
+    service = parse_service({"SERVICE": {"id": "7", "roles": [{"name": "worker", **role}]}})
+    assert service.roles[0].is_clear is is_clear
+
+
+@answers("SERVICE")
+def test_every_recorded_role_is_clear(recording: Recording) -> None:
+    assert all(role.is_clear for role in parse_service(document(recording)).roles)
+
+
 @pytest.mark.parametrize(
     ("cardinality", "nodes", "complete"),
     [
