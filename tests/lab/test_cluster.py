@@ -512,7 +512,9 @@ class TestTwoThreeTwoOne:
     @pytest.fixture(scope="class")
     @classmethod
     def cluster(cls, lab: Lab) -> Cluster:
-        return Cluster(lab, lab.service(vnf=2, master=3, worker=2, storage=1))
+        # Tests clean by hand, and look at what is there before that.
+        by_hand = {"ONEAPP_K8S_CLEANER_ENABLED": "NO"}
+        return Cluster(lab, lab.service(vnf=2, master=3, worker=2, storage=1, **by_hand))
 
     def test_it_comes_up_without_a_hand(self, cluster: Cluster) -> None:
         cluster.service.wait_running(COMES_UP_S)

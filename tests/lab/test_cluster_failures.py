@@ -193,7 +193,9 @@ def service(lab: Lab) -> Service:
         ONEAPP_VNF_HAPROXY_REFRESH_RATE="1",
     )
     made = Service(lab, None, service_id)
-    made.founder = made.make("master", PATIENT, {}, address="172.20.0.101", once=False)
+    # A test cleans by hand.
+    settings = {**PATIENT, "ONEAPP_K8S_CLEANER_ENABLED": "NO"}
+    made.founder = made.make("master", settings, {}, address="172.20.0.101", once=False)
     made.founder.wait("READY", "YES")
     hole = lab.host("hole", network="private", address=f"{BLACK_HOLE}/24")
     hole.start(["python3", "-c", LISTEN])
