@@ -1,0 +1,44 @@
+"""Daemons of a gateway: they do their work with the few rights that their units leave them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from tests.lab.context import PRIVATE_VIP, PUBLIC_VIP
+from tests.lab.gateway_node import unit_property, wait_ready
+from tests.lab.lab import Lab
+from tests.lab.node import Node
+
+pytestmark = pytest.mark.lab
+
+# Numbers of capabilities. Source: capability.h of Linux.
+_NET_ADMIN, _NET_RAW, _SYS_MODULE, _SYS_PTRACE, _SYS_ADMIN, _MKNOD = 12, 13, 16, 19, 21, 27
+NEVER = (_SYS_MODULE, _SYS_PTRACE, _SYS_ADMIN, _MKNOD)
+DAEMONS: Mapping[str, tuple[int, ...]] = {
+    "haproxy.service": (*NEVER, _NET_ADMIN, _NET_RAW),
+    "keepalived.service": NEVER,
+    "unbound.service": (*NEVER, _NET_ADMIN),
+    "oneke-backends.service": (*NEVER, _NET_ADMIN, _NET_RAW),
+}
+
+
+def status_of(node: Node, unit: str) -> dict[str, str]:
+    """What the kernel tells of a unit's main process."""
+    pid = unit_property(node, unit, "MainPID")
+    lines = node.run(["cat", f"/proc/{pid}/status"]).stdout.splitlines()
+    return {line.partition(":")[0]: line.partition(":")[2].strip() for line in lines}
+
+
+def test_a_gateways_daemons_work_without_the_rights_they_do_not_need(lab: Lab) -> None:
+    node = lab.vnf("vnf0", 0, ONEAPP_VNF_DNS_ENABLED="YES", ONEAPP_VNF_DNS_NAMESERVERS="10.2.11.1")
+    wait_ready(lab, node)
+    for unit, lacking in DAEMONS.items():
+        told = status_of(node, unit)
+        bounds = int(told["CapBnd"], 16)
+        assert not [number for number in lacking if bounds >> number & 1], unit
+        assert (told["Seccomp"], told["NoNewPrivs"]) == ("2", "1"), unit
+    asked = ["getent", "ahostsv4", "ep0.eth0.vr"]
+    node.write("/etc/resolv.conf", f"nameserver {PRIVATE_VIP}\n")
+    assert node.run(asked).stdout.split()[0] == PUBLIC_VIP
