@@ -1,8 +1,9 @@
 """Components: what runs inside the cluster, as a drop-in describes it in its service.yaml.
 
 A drop-in is a component where its service.yaml has `component`. That names the parameter that turns
-it on, and the manifests that RKE2 is to deploy then. A parameter is named by its field: `enabled`
-for an own one, `rke2.cni_plugin` for that of another drop-in.
+it on, and the manifests that RKE2 is to deploy then; without such a parameter it is always on. A
+parameter is named by its field: `enabled` for an own one, `rke2.cni_plugin` for that of another
+drop-in.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Component:
     """What a drop-in says of the component it is.
 
     Attributes:
-        switch: The parameter that turns it on.
+        switch: The parameter that turns it on; None for what is always on.
         equals: The value that turns it on; None for a switch.
         chart: Its Helm chart; None where it has none, or RKE2 brings it.
         manifests: Its files, in the order they are written.
@@ -101,7 +102,7 @@ class Component:
         wants: Parameters of which one should hold something.
     """
 
-    switch: Field
+    switch: Field | None
     equals: str | None
     chart: Chart | None
     manifests: tuple[Manifest, ...]
@@ -111,7 +112,8 @@ class Component:
 
     def fields(self) -> Iterator[Field]:
         """Yield every parameter it names."""
-        yield self.switch
+        if self.switch:
+            yield self.switch
         if self.chart:
             yield self.chart.version
         for manifest in self.manifests:
@@ -145,11 +147,13 @@ def parse_component(service: str, described: object, where: str) -> Component:
     equals = found.get("equals")
     if equals is not None and not isinstance(equals, str):
         raise ServiceDefinitionError(f"{where}: equals must be a text")
+    if equals is not None and "switch" not in found:
+        raise ServiceDefinitionError(f"{where}: equals needs a switch")
     manifests = _each(found, "manifests", where, lambda one: _manifest(one, field_of, where))
     if not manifests:
         raise ServiceDefinitionError(f"{where}: has no manifests")
     return Component(
-        switch=field_of(found.get("switch")),
+        switch=field_of(found["switch"]) if "switch" in found else None,
         equals=equals,
         chart=_chart(found["chart"], field_of, where) if "chart" in found else None,
         manifests=manifests,

@@ -120,6 +120,8 @@ def _missing_in(document: Mapping[object, object]) -> str | None:
 def _without_effect(
     name: str, component: Component, params: ComponentParams, services: Mapping[str, Service]
 ) -> Iterator[str]:
+    if component.switch is None:
+        return
     given = [
         entry.name
         for entry in services[name].entries

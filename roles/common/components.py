@@ -153,6 +153,8 @@ def components_on(params: ComponentParams, services: Mapping[str, Service]) -> t
 
 
 def _is_on(component: Component, params: ComponentParams) -> bool:
+    if component.switch is None:
+        return True
     value = value_of(component.switch, params)
     return bool(value == component.equals if component.equals is not None else value is True)
 

@@ -130,7 +130,7 @@ def _complaints(document: Document, schemas: Schemas) -> Iterator[str]:
     validator = schemas.kinds.get(document.kind)
     if validator is not None:
         yield from _errors(document.kind, validator, document.content)
-    elif "." in str(document.content.get("apiVersion")).partition("/")[0].replace(".k8s.io", ""):
+    elif not _is_built_in(str(document.content.get("apiVersion"))):
         yield f"{document.kind}: no schema"
     else:
         yield from _built_in(document)
@@ -143,6 +143,12 @@ def _complaints(document: Document, schemas: Schemas) -> Iterator[str]:
             return
         if chart in schemas.values and values:
             yield from _errors(f"values of {chart}", schemas.values[chart], values)
+
+
+def _is_built_in(api_version: str) -> bool:
+    """Say whether a kind may be one of Kubernetes itself, as groups under k8s.io are."""
+    group = api_version.rpartition("/")[0]
+    return "." not in group or group.endswith(".k8s.io")
 
 
 def _errors(what: str, validator: Validator, content: object) -> Iterator[str]:

@@ -36,6 +36,7 @@ K8S = "ONEAPP_K8S_"
 POOLS = "one-metallb-config.yaml"
 SETTINGS = "rke2-cilium-config.yaml"
 CLEANER = "one-cleaner.yaml"
+LEAVING = "one-leaving.yaml"
 
 
 def decided(services: Mapping[str, Service] = SERVICES, /, **changes: str) -> Decided:
@@ -74,25 +75,33 @@ def problems(**changes: str) -> list[str]:
 
 
 def test_a_current_template_without_switches_gets_network_plug_in_and_cleaner_alone() -> None:
-    assert set(files()) == {SETTINGS, CLEANER}
+    assert set(files()) == {SETTINGS, CLEANER, LEAVING}
 
 
-def test_with_all_off_a_cluster_is_bare() -> None:
+def test_with_all_off_a_cluster_is_bare_and_nodes_may_still_leave() -> None:
     none = {"CNI_PLUGIN": "none", "CLEANER_ENABLED": "NO"}
-    assert files(**none) == {}
+    assert set(files(**none)) == {LEAVING}
     actions = plan_components(decided(**none).params, SERVICES)
-    assert all(isinstance(action, RemoveFile) for action in actions)
+    written = {action.path.name for action in actions if isinstance(action, WriteFile)}
+    assert written == {LEAVING}
+
+
+def test_nodes_may_delete_nodes_and_nothing_else() -> None:
+    role, binding = (parsed(files()[LEAVING])[number] for number in (0, 1))
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["delete"]}]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"] == "oneke-leaving"
+    assert [subject["name"] for subject in binding["subjects"]] == ["system:nodes"]
 
 
 @pytest.mark.parametrize("key", ["LOADBALANCER_RANGE", "LOADBALANCER_CONFIG"])
 def test_a_template_of_the_older_generation_gets_what_was_always_there(key: str) -> None:
     on = components_on(decided(**{key: ""}).params, SERVICES)
-    assert on == ("canal", "cleaner", "longhorn", "metallb", "snapshots", "traefik")
+    assert on == ("canal", "cleaner", "leaving", "longhorn", "metallb", "snapshots", "traefik")
 
 
 def test_an_older_range_with_a_number_implies_metallb_alone() -> None:
     on = components_on(decided(LOADBALANCER_RANGE0="198.51.100.40").params, SERVICES)
-    assert on == ("cilium", "cleaner", "metallb", "snapshots")
+    assert on == ("cilium", "cleaner", "leaving", "metallb", "snapshots")
 
 
 def test_a_switch_wins_over_what_an_older_range_implies() -> None:
@@ -118,7 +127,7 @@ def test_files_are_for_root_alone_and_rke2_finds_its_folder_closed() -> None:
     ]
     written = [action for action in actions if isinstance(action, WriteFile)]
     assert {str(action.path) for action in written} == {
-        str(MANIFESTS / name) for name in (SETTINGS, CLEANER, "one-traefik.yaml")
+        str(MANIFESTS / name) for name in (SETTINGS, CLEANER, LEAVING, "one-traefik.yaml")
     }
     assert {action.mode for action in written} == {0o600}
 
@@ -426,7 +435,7 @@ def test_a_component_is_added_by_adding_a_folder(tmp_path: Path) -> None:
     chosen = {"HELLO_ENABLED": "YES", "HELLO_WORDS": words, "HELLO_CHART_VERSION": "2.3.4"}
     actions = plan_components(decided(services, **chosen).params, services)
     written = {a.path.name: a.text for a in actions if isinstance(a, WriteFile)}
-    assert set(written) == {SETTINGS, CLEANER, "hello.yaml", "hello-words.yaml"}
+    assert set(written) == {SETTINGS, CLEANER, LEAVING, "hello.yaml", "hello-words.yaml"}
     (chart,) = parsed(written["hello.yaml"])
     assert chart["spec"]["version"] == "2.3.4"
     assert yaml.safe_load(chart["spec"]["valuesContent"]) == {"api": "10.2.11.86"}
@@ -456,6 +465,7 @@ def test_an_added_component_is_seen_by_the_whole_agent(tmp_path: Path) -> None:
         ("switch: enabled", "switch: other.enabled", "other.enabled"),
         ("switch: enabled", "switch: 7", "expected a field"),
         ("switch: enabled", "switch: enabled\n  equals: [a]", "equals must be a text"),
+        ("switch: enabled", "equals: cilium", "equals needs a switch"),
         ("switch: enabled", "switch: enabled\n  colour: red", "colour not understood"),
         ("switch: enabled", "switch: enabled\n  needs: [a]", "needs must be a mapping"),
         ("switch: enabled", "switch: enabled\n  refused: [{because: x}]", "either kind or key"),
@@ -474,6 +484,12 @@ def test_a_component_that_is_described_wrongly_is_refused_with_its_place(
     with pytest.raises(ServiceDefinitionError, match="hello") as caught:
         dropped_in(tmp_path, **{"service.yaml": described})
     assert said in str(caught.value)
+
+
+def test_a_component_without_a_switch_is_always_on(tmp_path: Path) -> None:
+    described = HELLO["service.yaml"].replace("  switch: enabled\n", "", 1)
+    services = dropped_in(tmp_path, **{"service.yaml": described})
+    assert "hello" in components_on(decided(services).params, services)
 
 
 def test_an_administrators_template_wins_over_the_packaged_one(tmp_path: Path) -> None:
