@@ -64,7 +64,8 @@ def check_image(
     lines = [*_agent(), *_needs(system, services, kernel=looked.kernel)]
     if looked.artifacts:
         lines += _artifacts(system, services, lock, looked.build)
-    return tuple(lines)
+    # Several drop-ins may need the same program.
+    return tuple({line.subject: line for line in reversed(lines)}.values())[::-1]
 
 
 def built_as(system: System) -> Build | None:

@@ -44,6 +44,8 @@ class ProgressBoard:
             elapsed_s = self._clock.monotonic() - self._since.pop(name)
             done, total = self._done.pop(name), self._total.pop(name)
             self._show("")
+            if not done and total is None:
+                return
             is_whole = total is None or done >= total
             verb = "came" if is_whole else f"ended at {done / _MB:.1f} of"
             size = done if is_whole else total or 0

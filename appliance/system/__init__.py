@@ -11,7 +11,7 @@ from appliance.system.bulk import Bulk, RealBulk
 from appliance.system.clock import Clock, RealClock
 from appliance.system.commands import Commands, RealCommands
 from appliance.system.disks import Disks, RealDisks
-from appliance.system.download import Downloads, HttpDownloads, Watch
+from appliance.system.download import Downloads, HttpDownloads
 from appliance.system.files import Files, RealFiles
 from appliance.system.kubernetes import Kubernetes
 from appliance.system.kuberneteshttp import HttpKubernetes
@@ -23,6 +23,7 @@ from appliance.system.sockets import RealSockets, Sockets
 from appliance.system.supervisor import Supervisor
 from appliance.system.supervisorhttp import HttpSupervisor
 from appliance.system.units import RealUnits, Units
+from appliance.system.watch import Watch
 
 # Whoever builds an image may have to go through a proxy, and to say who they are.
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
@@ -76,6 +77,6 @@ def real_system(root: str = "/", *, watch: Watch | None = None) -> System:
         kubernetes=HttpKubernetes(files),
         supervisor=HttpSupervisor(),
         downloads=HttpDownloads(files, watch),
-        registry=SkopeoRegistry(RealCommands(_OF_THE_BUILDER), files),
+        registry=SkopeoRegistry(RealCommands(_OF_THE_BUILDER), files, watch),
         bulk=RealBulk(files),
     )

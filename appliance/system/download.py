@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from threading import Event
 from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -29,6 +30,7 @@ from urllib3.exceptions import HTTPError
 from appliance.errors import ArtifactRefused, ArtifactUnavailable, FileError
 from appliance.system.files import Files
 from appliance.system.transfer import SystemTrust, cause_of
+from appliance.system.watch import Unwatched, Watch
 
 _CHUNK = 64 * 1024
 _HEADERS = {"Accept-Encoding": "identity", "Connection": "close"}
@@ -58,26 +60,6 @@ class Patience:
     slowest: int = 2048
     tries: int = 5
     first_pause_s: float = 1
-
-
-class Watch(Protocol):
-    """Is told how far downloads are."""
-
-    def moved(self, name: str, done: int, total: int | None) -> None:
-        """Hear how many bytes of a file are there; called by several threads."""
-
-    def ended(self, name: str) -> None:
-        """Hear that no more of it will come."""
-
-
-class Unwatched:
-    """Nobody watches."""
-
-    def moved(self, name: str, done: int, total: int | None) -> None:
-        """Let it pass."""
-
-    def ended(self, name: str) -> None:
-        """Let it pass."""
 
 
 class Downloads(Protocol):
@@ -167,7 +149,7 @@ class HttpDownloads:
             hint = "make room, then run it again: what came is kept" if no_space else None
             raise FileError(f"{to}: can not be written: {error.strerror}", hint=hint) from error
         finally:
-            self._watch.ended(to.name)
+            self._watch.ended(name_of(url))
 
     def _fill(self, part: Part, url: str, sha256: str) -> None:
         for is_last in (False, True):
@@ -294,7 +276,7 @@ class Part:
     """What came of a file so far, and of which file it is.
 
     Attributes:
-        name: Of the whole file.
+        name: What people call the file.
         validator: What the server calls this very content; empty where it tells nothing.
         was_resumed: Whether it is of more than one connection.
     """
@@ -307,7 +289,7 @@ class Part:
         self._notes = whole.with_name(f"{whole.name}.part.json")
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._digest = hashlib.sha256()
-        self.name = whole.name
+        self.name = name_of(url)
         self.validator = self._known_validator()
         self.was_resumed = False
         self.size = 0
@@ -365,6 +347,11 @@ class Part:
         if self._path.exists() and not self._path.stat().st_size:
             self._path.unlink()
             self._notes.unlink(missing_ok=True)
+
+
+def name_of(url: str) -> str:
+    """Return the last part of an address, as people call what is there."""
+    return PurePosixPath(urlsplit(url).path).name
 
 
 def _validator(response: requests.Response) -> str:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from appliance.errors import ArtifactRefused, ArtifactUnavailable, CommandError
 from appliance.system.commands import Commands
 from appliance.system.files import Files
+from appliance.system.watch import Unwatched, Watch
 
 PROGRAM = "skopeo"
 
@@ -85,10 +86,11 @@ class EndableCommands(Commands, Protocol):
 class SkopeoRegistry:
     """Asks registries by skopeo, which verifies every digest on its way."""
 
-    def __init__(self, commands: EndableCommands, files: Files) -> None:
+    def __init__(self, commands: EndableCommands, files: Files, watch: Watch | None = None) -> None:
         """Write under the root of `files`."""
         self._commands = commands
         self._files = files
+        self._watch = watch or Unwatched()
 
     def stop(self) -> None:
         """Let all that is being saved end soon; see `Registry.stop`."""
@@ -128,16 +130,18 @@ class SkopeoRegistry:
         self._files.remove(to)
         self._files.ensure_folder(to.parent)
         verify = ("--src-tls-verify=false",) if is_plain else ()
-        archive = f"docker-archive:{self._files.real(to)}:{name}"
-        self._run(
-            (
-                *(PROGRAM, "--insecure-policy", "--override-os", "linux", "--override-arch", arch),
-                *("copy", "--quiet", "--retry-times", "3", *verify),
-                *(f"docker://{reference}", archive),
-            ),
-            reference,
-            _SAVE_TIMEOUT_S,
+        argv = (
+            *(PROGRAM, "--insecure-policy", "--override-os", "linux", "--override-arch", arch),
+            *("copy", "--quiet", "--retry-times", "3", *verify),
+            *(f"docker://{reference}", f"docker-archive:{self._files.real(to)}:{name}"),
         )
+        # skopeo tells how far it is only where it writes to a terminal itself.
+        self._watch.moved(name, 0, None)
+        try:
+            self._run(argv, reference, _SAVE_TIMEOUT_S)
+            self._watch.moved(name, _size_of(self._files.real(to)), None)
+        finally:
+            self._watch.ended(name)
 
     def _inspect(self, reference: str, is_plain: bool, options: tuple[str, ...]) -> str:
         verify = ("--tls-verify=false",) if is_plain else ()
@@ -157,6 +161,11 @@ class SkopeoRegistry:
                 hint = "is the version right, and does the mirror hold it?"
                 raise ArtifactRefused(f"{reference}: {said}", hint=hint) from error
             raise ArtifactUnavailable(f"{reference}: {said}") from error
+
+
+def _size_of(path: str) -> int:
+    at = Path(path)
+    return at.stat().st_size if at.exists() else 0
 
 
 def _digest_for(index: dict[str, Any], arch: str, reference: str) -> str:

@@ -40,6 +40,14 @@ def test_a_file_that_never_began_is_not_mentioned() -> None:
     assert stream.getvalue() == ""
 
 
+def test_a_file_of_which_nothing_came_is_left_to_the_error() -> None:
+    stream = io.StringIO()
+    board = ProgressBoard(stream, FakeClock())
+    board.moved("a", 0, None)
+    board.ended("a")
+    assert stream.getvalue() == ""
+
+
 def test_a_terminal_shows_all_files_in_one_line_that_moves() -> None:
     stream, clock = Terminal(), FakeClock()
     board = ProgressBoard(stream, clock)
