@@ -261,7 +261,7 @@ def _book(params: NodeNetworkParams) -> AddressBook:
 
 def check_node_network(params: NodeNetworkParams) -> Findings:
     """Find what does not fit together."""
-    return Findings(tuple(_problems(params)), tuple(_warn(params)))
+    return Findings(tuple(_problems(params)))
 
 
 def _problems(params: NodeNetworkParams) -> Iterator[Problem]:
@@ -290,16 +290,6 @@ def _problems(params: NodeNetworkParams) -> Iterator[Problem]:
             f"expected an address in a network of this VM: {', '.join(map(str, networks))}",
             depends_on=ADDRESS_KEYS,
         )
-
-
-def _warn(params: NodeNetworkParams) -> Iterator[str]:
-    vip = _virtual_address(params)
-    if vip is None:
-        return
-    if params.opennebula.fallback_gateway not in (None, vip):
-        yield f"{FALLBACK_KEY} is without effect beside {VIP_KEY}"
-    if params.network.fallback_nameserver not in (None, vip):
-        yield f"FALLBACK_DNS is without effect beside {VIP_KEY}"
 
 
 def await_gateway_link(params: NodeNetworkParams, facts: Facts) -> Readiness:
