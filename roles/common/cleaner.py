@@ -19,6 +19,8 @@ from roles.common.etcdmembers import find_members, is_server
 from roles.common.registration import NODE_NAME_KEY
 from roles.common.rke2config import SERVICE_LABEL, STORAGE_LABEL, VM_LABEL
 
+MARK_KEY = "ONEKE_CLEANER_MARK"
+"""What a cleaner publishes before it asks, to know an answer that is older than its question."""
 GRACE_S = 60.0
 """A node that stopped being Ready may come back: it is left alone for so long."""
 APART_S = 5.0
@@ -26,6 +28,8 @@ APART_S = 5.0
 
 _GATEWAY_ROLE = "vnf"
 _RUNNING, _POWEROFF, _SHUTDOWN = 3, 8, 12
+_DONE = 6
+"""STATE of a VM that is gone for good; OneFlow lists it until others of its role are gone too."""
 _CAME_LATER = "came while OneGate was asked"
 _STORAGE_LABEL = STORAGE_LABEL.partition("=")[0]
 
@@ -56,12 +60,14 @@ class Cleaner:
         vm_id: Its own VM.
         service_id: Its own service; None where it is not known.
         now_s: Seconds since 1970.
+        mark: What it published before the last look; empty where that was nothing.
     """
 
     node: str
     vm_id: int | None
     service_id: int | None
     now_s: float
+    mark: str = ""
 
 
 class Verdict(Enum):
@@ -88,6 +94,13 @@ class Finding:
 def needs_onegate(nodes: Iterable[Node], us: Cleaner) -> bool:
     """Say whether any verdict depends on what OneGate tells."""
     return any(not _own_reason(node, us) for node in nodes)
+
+
+def has_suspects(nodes: Sequence[Node], look: Look, us: Cleaner) -> bool:
+    """Say whether one answer would have a node deleted, so that another one is worth its price."""
+    doubt = _doubt_about_nodes(nodes, us) or _doubt_about_look(look, us)
+    found = (_judge(node, (look,), us, doubt) for node in nodes)
+    return any(finding.verdict is Verdict.DELETE for finding in found)
 
 
 def decide(
@@ -191,13 +204,13 @@ def _doubt_about_its_role(node: Node, looks: Sequence[Look]) -> str:
 def _presence(node: Node, vm_id: int, looks: Sequence[Look]) -> str:
     """Say what the answers tell of its VM; empty where both of them know none."""
     services = [look.service for look in looks if look.service]
-    listed = [service for service in services if vm_id in _listed(service)]
+    listed = [service for service in services if vm_id in _listed(service) - _done(service)]
     if listed:
         last = listed[-1]
         vm = next((vm for vm in _vms(last) if vm.vm_id == vm_id), None)
         state = _describe(vm) if last is services[-1] else "was in the service a moment ago"
         return f"VM {vm_id} {state}"
-    for vm in (vm for service in services for vm in _vms(service)):
+    for vm in (vm for service in services for vm in _vms(service) if vm.state != _DONE):
         if vm.text(NODE_NAME_KEY) == node.name and vm.text(BLOCKED_KEY) != node.name:
             return f"VM {vm.vm_id} says that it is this node"
     return ""
@@ -238,7 +251,19 @@ def doubt_about_onegate(looks: Sequence[Look], us: Cleaner) -> str:
     first, second = looks[-2:]
     if second.asked_s - first.answered_s < APART_S:
         return "OneGate's second answer is not newer than its first"
+    if us.mark and not _shows_mark(second, us):
+        return "OneGate's second answer is older than its question"
     return ""
+
+
+def trouble_with_onegate(looks: Sequence[Look], us: Cleaner) -> str:
+    """Say what is wrong with the answers there are; a single one may have been enough."""
+    return _doubt_about_look(looks[0], us) if len(looks) == 1 else doubt_about_onegate(looks, us)
+
+
+def _shows_mark(look: Look, us: Cleaner) -> bool:
+    vms = _vms(look.service) if look.service else ()
+    return any(vm.vm_id == us.vm_id and vm.text(MARK_KEY) == us.mark for vm in vms)
 
 
 def _doubt_about_look(look: Look, us: Cleaner) -> str:
@@ -264,7 +289,7 @@ def _doubt_about_role(role: ServiceRole) -> str:
         return f"OneGate does not show VM {unread[0]}"
     # While a role is scaled down its leaving VMs are listed on top of those there should be. More
     # can not make a dead node of a living one; fewer can.
-    staying = [vm for vm in role.vms if vm.lcm_state != _SHUTDOWN]
+    staying = [vm for vm in role.vms if vm.lcm_state != _SHUTDOWN and vm.state != _DONE]
     if len(staying) < role.cardinality:
         return (
             f"OneGate lists {len(staying)} VMs of role {_shown(role.name)} that are not being shut"
@@ -282,6 +307,10 @@ def _doubt_about_ids(service: Service) -> str:
 
 def _listed(service: Service) -> frozenset[int]:
     return frozenset(vm_id for role in service.roles for vm_id in role.vm_ids)
+
+
+def _done(service: Service) -> frozenset[int]:
+    return frozenset(vm.vm_id for vm in _vms(service) if vm.state == _DONE)
 
 
 def _vms(service: Service) -> tuple[Vm, ...]:

@@ -21,6 +21,7 @@ from roles.common.cleaner import (
     needs_onegate,
 )
 from roles.common.election import BLOCKED_KEY
+from roles.common.registration import NODE_NAME_KEY
 from roles.common.rke2config import VM_LABEL
 from tests.fakes import make_node
 
@@ -111,6 +112,17 @@ def test_a_node_that_is_dead_in_every_respect_is_deleted() -> None:
     found = judge(dead())
     assert deleted(found) == ["w9"]
     assert found["w9"].reason == "not Ready for 600 s, and VM 9 is not in the service any more"
+
+
+def test_a_vm_that_is_done_is_gone_although_it_is_listed_and_says_its_name() -> None:
+    """OneFlow lists it until the others that leave with it are done as well."""
+    done = vm(9, state=6, lcm_state=0, **{NODE_NAME_KEY: "w9"})
+    there = service({"master": (vm(1),), "worker": (done, vm(4))}, cardinality={"worker": 1})
+    assert deleted(judge(dead(), seen=looks(there))) == ["w9"]
+    before = service({"master": (vm(1),), "worker": (vm(9), vm(4))}, cardinality={"worker": 1})
+    assert deleted(judge(dead(), seen=looks(before, there))) == []
+    short = service({"master": (vm(1),), "worker": (done, vm(4))}, cardinality={"worker": 2})
+    assert deleted(judge(dead("w7", 7), seen=looks(short))) == []
 
 
 def test_several_workers_go_at_once() -> None:
