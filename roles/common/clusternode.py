@@ -390,11 +390,12 @@ def describe_node(params: ClusterNodeParams, name: str, seen: NodeSeen) -> Statu
     node = seen.node
     if node is None:
         return StatusLine("kubernetes", seen.reason, is_well=False)
-    if not node.is_ready:
-        return StatusLine("kubernetes", f"{name} is not Ready: {_why_not(node)}", is_well=False)
-    if _has_cloud_controller(params) and any(one.key == _UNINITIALIZED for one in node.taints):
+    # A new cluster's scheduler waits for the cloud controller, and the network plug-in for both.
+    if _is_uninitialised(params, node) and (node.is_ready or _lacks_cni(node)):
         said = f"the cloud controller has not initialised {name}, so no pods come to it; {_PODS}"
         return StatusLine("kubernetes", said, is_well=False)
+    if not node.is_ready:
+        return StatusLine("kubernetes", f"{name} is not Ready: {_why_not(node)}", is_well=False)
     return StatusLine("kubernetes", f"{name} is Ready")
 
 
@@ -402,9 +403,20 @@ def _why_not(node: Node) -> str:
     condition = node.condition("Ready")
     if condition is None:
         return "it has said nothing yet"
-    if _WITHOUT_CNI.search(f"{condition.reason} {condition.message}"):
+    if _lacks_cni(node):
         return f"its network plug-in (CNI) is not up; {_PODS}"
     return condition.message or condition.reason
+
+
+def _lacks_cni(node: Node) -> bool:
+    condition = node.condition("Ready")
+    return condition is not None and bool(
+        _WITHOUT_CNI.search(f"{condition.reason} {condition.message}")
+    )
+
+
+def _is_uninitialised(params: ClusterNodeParams, node: Node) -> bool:
+    return _has_cloud_controller(params) and any(one.key == _UNINITIALIZED for one in node.taints)
 
 
 def _has_cloud_controller(params: ClusterNodeParams) -> bool:

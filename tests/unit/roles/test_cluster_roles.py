@@ -357,6 +357,8 @@ def test_a_machine_of_the_other_kind_is_left_alone(cloud: Cloud) -> None:
     [
         ("False", (), "its network plug-in (CNI) is not up"),
         ("True", (UNINITIALIZED,), "the cloud controller has not initialised"),
+        # The network plug-in waits for the scheduler, and that for the cloud controller.
+        ("False", (UNINITIALIZED,), "the cloud controller has not initialised"),
     ],
 )
 def test_a_node_that_no_pod_can_run_on_is_not_ready(
