@@ -85,7 +85,8 @@ class Blueprint:
             if role.name == name:
                 return role
         known = ", ".join(role.name for role in self.shape.roles)
-        raise ServiceDefinitionError(f"role {name}: expected one of {known}")
+        given = "no role was given" if name is None else f"role {name}"
+        raise ServiceDefinitionError(f"{given}: expected one of {known}")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import appliance.system
 from appliance import __version__, cli, paths
 from appliance.cli import main, make_parser
 from appliance.errors import FileError, OneGateUnavailable, OnekeError
+from appliance.export import FORMATS
+from appliance.opennebula import TEMPLATES
 from tests.contexts import GATEWAY
 from tests.fakes import FakeOneGate
 from tests.unit.appliance.machine import HAPROXY, ONE_ENV, Gateway, write_one_env
@@ -189,6 +191,22 @@ def test_an_unknown_role_ends_with_78(context: Path, capsys: Captured) -> None:
 def test_parameters_are_listed_in_every_form(form: str, capsys: Captured) -> None:
     assert main(["params", "--format", form]) == 0
     assert "ONEAPP_VNF_KEEPALIVED_VRID" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("edition", ["CE", "EE"])
+def test_templates_name_the_image_of_the_edition(edition: str, capsys: Captured) -> None:
+    argv = ["params", "--format", "vm-template", "--role", "vnf", "--edition", edition]
+    assert main(argv) == 0
+    assert f'IMAGE = "OneKE 1.35 {edition} OS disk"' in capsys.readouterr().out
+
+
+def test_a_vm_template_is_of_one_role(capsys: Captured) -> None:
+    assert main(["params", "--format", "vm-template"]) == 78
+    assert "no role was given: expected one of vnf, master" in capsys.readouterr().err
+
+
+def test_every_form_of_template_is_offered() -> None:
+    assert {*FORMATS, *TEMPLATES} == set(cli._FORMATS)
 
 
 # --- configure, plan, status ----------------------------------------------------------------------
