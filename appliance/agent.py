@@ -429,7 +429,9 @@ def begin_task(
     """
     system, identity, decided, log = _begin(system, options, log)
     reporter = Reporter(system, identity, decided.role_name, log, tell)
-    task: Task = decided.role.make_task(name, system, decided.params, reporter, log)
+    task: Task = decided.role.make_task(
+        name, system, decided.params, reporter, log, options.argument
+    )
     return task
 
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from appliance import __version__
+from appliance.clusterverbs import add_cluster_verbs
 from appliance.errors import (
     EXIT_INTERNAL,
     EXIT_TEMPORARY,
@@ -116,8 +117,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     params.add_argument("--format", choices=_FORMATS, default="text")
     params.add_argument(
-        "--edition", choices=("CE", "EE"), default="CE", help="of the image that templates name"
+        "--flavor", choices=("ce", "ee"), default="ce", help="of the image that templates name"
     )
+    add_cluster_verbs(verbs, _add_verb, _task)
     add_image_verbs(verbs)
     status = _add_verb(verbs, "status", "show what this node is and what is missing", _status)
     status.description = "Shows the node's role, its last run, and what it does right now."
@@ -314,13 +316,14 @@ def _validate(arguments: argparse.Namespace) -> int:
 def _params(arguments: argparse.Namespace) -> int:
     from appliance.decision import read_services
     from appliance.export import FORMATS
+    from appliance.imagecontent import Flavor
     from appliance.opennebula import TEMPLATES
 
     services = read_services(_options(arguments)).values()
     if arguments.format in FORMATS:
         text = FORMATS[arguments.format](services, arguments.role)
     else:
-        text = TEMPLATES[arguments.format](services, arguments.role, arguments.edition)
+        text = TEMPLATES[arguments.format](services, arguments.role, Flavor(arguments.flavor))
     print(text, end="")
     return 0
 
@@ -347,10 +350,17 @@ def _task(arguments: argparse.Namespace) -> int:
             print(line, flush=True)
 
     options = _options(arguments, dry_run=arguments.dry_run)
-    options = replace(options, onegate_timeout_s=arguments.onegate_timeout_s)
-    result = run_task(real_system(), options, arguments.verb, make_logger(), tell)
+    argument = getattr(arguments, "argument", "")
+    options = replace(options, onegate_timeout_s=arguments.onegate_timeout_s, argument=argument)
+    task = getattr(arguments, "task", arguments.verb)
+    result = run_task(real_system(), options, task, make_logger(), tell)
     if arguments.json:
         print(json.dumps({"dry_run": arguments.dry_run, **asdict(result)}, indent=1))
+    elif result.document:
+        # It alone goes where output is led to, as into kubectl apply.
+        print(result.document, end="")
+        for line in result.lines:
+            print(f"{line.verdict}: {line.subject}: {line.reason}", file=sys.stderr)
     else:
         _print_task(result, quiet=arguments.quiet)
     return EXIT_TEMPORARY if result.trouble else 0

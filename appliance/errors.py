@@ -6,6 +6,7 @@ OnekeError
     ServiceDefinitionError  78  a drop-in under service.d is not well formed
     ConfigurationRefused    78  a daemon refuses what the parameters lead to
     UnknownRole             78  this VM has a role that no handler exists for
+    UpgradeRefused          78  a cluster must not go to another release the way it was asked for
     RenderError             70  a template names what its model does not have
     CommandError            75  a command failed or took too long
     UnitFailed              75  a systemd unit did not start or reload
@@ -68,6 +69,21 @@ class UnknownRole(OnekeError):
     """The VM's role has no handler, or no role could be found out."""
 
     exit_code = EXIT_CONFIGURATION
+
+
+class UpgradeRefused(OnekeError):
+    """A cluster must not go to another release the way it was asked for.
+
+    Attributes:
+        reasons: Each of them.
+    """
+
+    exit_code = EXIT_CONFIGURATION
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        """Keep the reasons."""
+        self.reasons = tuple(reasons)
+        super().__init__("; ".join(self.reasons), hint="nothing was changed")
 
 
 class RenderError(OnekeError):

@@ -16,6 +16,7 @@ class Options:
         service_folders: Where drop-ins are, the one that wins first.
         onegate_timeout_s: The longest OneGate may take to answer, where there is little time; None
             for as long as it is usually given.
+        argument: What a task is told besides its name, such as a version; empty for nothing.
     """
 
     role: str | None = None
@@ -23,3 +24,4 @@ class Options:
     dry_run: bool = False
     service_folders: tuple[Path, ...] = ()
     onegate_timeout_s: float | None = None
+    argument: str = ""

@@ -65,10 +65,12 @@ class TaskResult:
 
     Attributes:
         trouble: Why it could not do all of its work and is worth another try; empty where it did.
+        document: What it made, to be used elsewhere; empty where that is not its work.
     """
 
     lines: tuple[TaskLine, ...]
     trouble: str = ""
+    document: str = ""
 
 
 class Task(Protocol):
@@ -130,9 +132,23 @@ class Role(Protocol[P]):
         """
 
     def make_task(
-        self, name: str, system: System, params: P, reporter: Reporter, log: Logger
+        self,
+        name: str,
+        system: System,
+        params: P,
+        reporter: Reporter,
+        log: Logger,
+        argument: str = "",
     ) -> Task:
         """Return one of the role's tasks.
+
+        Args:
+            name: Of the task.
+            system: The machine.
+            params: What its context says.
+            reporter: Tells OneGate and the console.
+            log: Where data goes.
+            argument: What the task is told besides, such as a version.
 
         Raises:
             UnknownRole: The role has no task of this name.

@@ -76,6 +76,7 @@ class Node:
         is_going: Whether it was deleted and something still holds it.
         is_cordoned: Whether no new pods come to it.
         addresses: Those it has inside the cluster.
+        version: What its kubelet says of its version; empty where it does not.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Node:
     is_going: bool = False
     is_cordoned: bool = False
     addresses: tuple[str, ...] = ()
+    version: str = ""
 
     def condition(self, kind: str) -> Condition | None:
         """Return a condition by its kind."""
@@ -149,6 +151,29 @@ class Lease:
     renewed_s: float | None
     uid: str = ""
     resource_version: str = ""
+
+
+@dataclass(frozen=True)
+class EtcdSnapshot:
+    """A snapshot of the cluster's database, in one place.
+
+    Attributes:
+        key: Differs from that of the same snapshot in another place.
+        node: The server it was taken on.
+        location: Where it is, as a URL.
+        created_s: Seconds since 1970; None where it does not tell.
+        is_good: Whether a cluster could be restored from it.
+        error: Why it is not; empty where nobody says so.
+    """
+
+    key: str
+    name: str
+    node: str
+    location: str
+    created_s: float | None
+    size_bytes: int
+    is_good: bool
+    error: str = ""
 
 
 class Kubernetes(Protocol):
@@ -215,3 +240,6 @@ class Kubernetes(Protocol):
 
     def delete_lease(self, access: Access, lease: Lease) -> bool:
         """Delete a lease if it is still just as it was when it was read; see `delete_node`."""
+
+    def etcd_snapshots(self, access: Access) -> tuple[EtcdSnapshot, ...]:
+        """Return what RKE2 knows of snapshots, on all servers and in the object store."""

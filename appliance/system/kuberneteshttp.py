@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 from appliance.errors import KubernetesMalformed, KubernetesRefused
 from appliance.system.files import Files
-from appliance.system.kubernetes import Access, Health, Lease, Node, Pod
+from appliance.system.kubernetes import Access, EtcdSnapshot, Health, Lease, Node, Pod
 from appliance.system.kubernetescalls import ApiCalls, error_of
 from appliance.system.kubernetestexts import (
     parse_failing_checks,
@@ -16,6 +16,7 @@ from appliance.system.kubernetestexts import (
     parse_node,
     parse_nodes,
     parse_pods,
+    parse_snapshots,
     write_deletion,
     write_eviction,
     write_lease,
@@ -26,6 +27,7 @@ _MOST_PAGES = 1000
 _EXPIRED = 410
 _MERGE_PATCH = "application/merge-patch+json"
 _NODES, _PODS = "/api/v1/nodes", "/api/v1/pods"
+_SNAPSHOTS = "/apis/k3s.cattle.io/v1/etcdsnapshotfiles"
 
 T = TypeVar("T")
 
@@ -99,6 +101,12 @@ class HttpKubernetes:
         options = write_deletion(lease.uid, lease.resource_version)
         path = _lease_path(lease.namespace, lease.name)
         return self._calls.find(access, "DELETE", path, options) is not None
+
+    # ---- snapshots
+
+    def etcd_snapshots(self, access: Access) -> tuple[EtcdSnapshot, ...]:
+        """Return what RKE2 knows of snapshots; see `Kubernetes.etcd_snapshots`."""
+        return self._list(access, _SNAPSHOTS, {}, parse_snapshots)
 
     # ---- lists
 

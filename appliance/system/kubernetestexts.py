@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from appliance.errors import KubernetesMalformed
-from appliance.system.kubernetes import Condition, Lease, Node, Pod, Taint
+from appliance.system.kubernetes import Condition, EtcdSnapshot, Lease, Node, Pod, Taint
 
 _INTERNAL = "InternalIP"
 _MIRROR = "kubernetes.io/config.mirror"
+
+_QUANTITY = re.compile(r"(?P<number>[0-9]{1,18})(?:(?P<unit>[kKMGT])(?P<binary>i)?)?\Z")
+_UNITS = ("", "K", "M", "G", "T")
 
 T = TypeVar("T")
 
@@ -54,6 +58,7 @@ def parse_node(document: object) -> Node:
             for one in _mappings(status.get("addresses"))
             if one.get("type") == _INTERNAL and _text(one.get("address"))
         ),
+        version=_text(_mapping(status.get("nodeInfo")).get("kubeletVersion")),
     )
 
 
@@ -96,6 +101,36 @@ def parse_pod(document: object) -> Pod:
 def parse_pods(document: object) -> tuple[tuple[Pod, ...], str]:
     """Read a page of a list of pods; see `parse_nodes`."""
     return _parse_page(document, "Pod", parse_pod)
+
+
+def parse_snapshot(document: object) -> EtcdSnapshot:
+    """Read what RKE2 keeps about a snapshot of etcd.
+
+    Source: k3s-io/k3s, pkg/apis/k3s.cattle.io/v1/types.go (ETCDSnapshotFile).
+
+    Raises:
+        KubernetesMalformed: It is none, or lacks what tells it from others.
+    """
+    body = _mapping(document)
+    metadata, spec, status = (_mapping(body.get(key)) for key in ("metadata", "spec", "status"))
+    key, name = _text(metadata.get("name")), _text(spec.get("snapshotName"))
+    if not (key and name):
+        raise KubernetesMalformed("the answer holds a snapshot without a name")
+    return EtcdSnapshot(
+        key=key,
+        name=name,
+        node=_text(spec.get("nodeName")),
+        location=_text(spec.get("location")),
+        created_s=_seconds(status.get("creationTime")),
+        size_bytes=_quantity(status.get("size")),
+        is_good=status.get("readyToUse") is True,
+        error=_text(_mapping(status.get("error")).get("message")),
+    )
+
+
+def parse_snapshots(document: object) -> tuple[tuple[EtcdSnapshot, ...], str]:
+    """Read a page of a list of snapshots; see `parse_nodes`."""
+    return _parse_page(document, "ETCDSnapshotFile", parse_snapshot)
 
 
 def _parse_page(
@@ -177,6 +212,16 @@ def parse_failing_checks(text: str) -> tuple[str, ...]:
     """Read which checks fail out of what /readyz says beside a 500: `[-]etcd failed: ...`."""
     failing = (line[3:].split() for line in text.splitlines() if line.startswith("[-]"))
     return tuple(words[0] for words in failing if words)
+
+
+def _quantity(value: object) -> int:
+    """Read a whole number of Kubernetes' such as 5492768, "5492768", "5k" or "6Mi"; else 0."""
+    found = _QUANTITY.match(str(value))
+    if not found:
+        return 0
+    base = 1024 if found["binary"] else 1000
+    size: int = int(found["number"]) * base ** _UNITS.index((found["unit"] or "").upper())
+    return size
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -34,6 +34,8 @@ from roles.common.leaving import Leaving
 from roles.common.probes import ADMIN
 from roles.common.registration import registration_of_server
 from roles.common.snapshots import check_snapshots
+from roles.common.snapshotting import ON_DEMAND, SnapshotListing, SnapshotTaking
+from roles.common.upgrading import UpgradePlanning
 from roles.master.bootstrap import Bootstrap
 from roles.master.model import build_master, facts_wanted
 from roles.master.params import MasterParams
@@ -41,6 +43,7 @@ from roles.master.status import describe_master
 from roles.master.unchangeable import refuse_changed
 
 _READY_TIMEOUT_S = 900.0
+_SNAPSHOT, _LIST, _UPGRADE = "etcd-snapshot", "etcd-list", "upgrade-plan"
 _LEAVING_ONEGATE_TIMEOUT_S = 5.0
 
 
@@ -99,9 +102,15 @@ class MasterRole:
         raise UnknownRole(f"a master has no daemon {daemon!r}; backends runs on gateways")
 
     def make_task(
-        self, name: str, system: System, params: MasterParams, reporter: Reporter, log: Logger
+        self,
+        name: str,
+        system: System,
+        params: MasterParams,
+        reporter: Reporter,
+        log: Logger,
+        argument: str = "",
     ) -> Task:
-        """Return what a master does when it is asked to: clean the cluster, or leave."""
+        """Return what a master does when it is asked to, for its cluster or by itself."""
         opennebula = params.opennebula
         node = build_node(params, node_name=read_pinned_name(system))
         if name == "clean":
@@ -116,7 +125,16 @@ class MasterRole:
                 log,
             )
             return Leaving(system, registration_of_server(node), departure, reporter, log)
-        raise UnknownRole(f"a master has no task {name!r}; it has clean and leave")
+        if name == _UPGRADE:
+            registry = params.registries.system_default
+            folders = self._services["rke2"].folders
+            return UpgradePlanning(system, ADMIN, argument, registry, folders)
+        if name == _SNAPSHOT:
+            return SnapshotTaking(system, ADMIN, node.node_name, argument or ON_DEMAND, log)
+        if name == _LIST:
+            return SnapshotListing(system, ADMIN)
+        tasks = f"clean and leave, {_SNAPSHOT} and {_LIST}, {_UPGRADE}"
+        raise UnknownRole(f"a master has no task {name!r}; it has {tasks}")
 
     def _clean_servers(
         self, system: System, access: Access, node: str, params: MasterParams, log: Logger

@@ -106,7 +106,13 @@ class StorageRole:
         raise UnknownRole(f"a storage node has no daemon {daemon!r}; backends runs on gateways")
 
     def make_task(
-        self, name: str, system: System, params: StorageNodeParams, reporter: Reporter, log: Logger
+        self,
+        name: str,
+        system: System,
+        params: StorageNodeParams,
+        reporter: Reporter,
+        log: Logger,
+        argument: str = "",
     ) -> Task:
         """Return what a storage node does when it is asked to: leave, though it serves nobody."""
         if name != "leave":

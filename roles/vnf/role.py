@@ -249,7 +249,13 @@ class VnfRole:
         return watcher.BackendsCycle(system, params, self._gateway(params), reporter, log)
 
     def make_task(
-        self, name: str, system: System, params: VnfParams, reporter: Reporter, log: Logger
+        self,
+        name: str,
+        system: System,
+        params: VnfParams,
+        reporter: Reporter,
+        log: Logger,
+        argument: str = "",
     ) -> Task:
         """Return what a gateway does when it is asked to: leave, though it is behind no balancer.
 

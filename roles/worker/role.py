@@ -82,7 +82,13 @@ class WorkerRole:
         raise UnknownRole(f"a worker has no daemon {daemon!r}; backends runs on gateways")
 
     def make_task(
-        self, name: str, system: System, params: WorkerParams, reporter: Reporter, log: Logger
+        self,
+        name: str,
+        system: System,
+        params: WorkerParams,
+        reporter: Reporter,
+        log: Logger,
+        argument: str = "",
     ) -> Task:
         """Return what a worker does when it is asked to: leave."""
         if name != "leave":

@@ -11,7 +11,16 @@ from appliance.errors import (
     KubernetesRefused,
     KubernetesUnavailable,
 )
-from appliance.system.kubernetes import Access, Condition, Health, Lease, Node, Pod, Taint
+from appliance.system.kubernetes import (
+    Access,
+    Condition,
+    EtcdSnapshot,
+    Health,
+    Lease,
+    Node,
+    Pod,
+    Taint,
+)
 from tests.fakes.tape import Tape
 
 DOWN = KubernetesUnavailable("Kubernetes GET /readyz: https://127.0.0.1:6443: Connection refused")
@@ -92,6 +101,7 @@ class FakeKubernetes:
         guarded: Names of pods that no budget lets go now.
         lingering: Names of pods that take their time to end; `end` ends them.
         leases: Name to lease.
+        snapshots: What RKE2 knows of snapshots of etcd.
         unreachable: Hosts of servers that do not answer.
         forbidden: What whoever asks may not do, such as `delete`.
         asked: What was asked, call by call.
@@ -108,6 +118,7 @@ class FakeKubernetes:
         self.guarded: set[str] = set()
         self.lingering: set[str] = set()
         self.leases: dict[str, Lease] = {}
+        self.snapshots: list[EtcdSnapshot] = []
         self.unreachable: set[str] = set()
         self.forbidden: set[str] = set()
         self.asked: list[str] = []
@@ -236,6 +247,11 @@ class FakeKubernetes:
         self.tape.note("kubernetes.lease released")
         del self.leases[lease.name]
         return True
+
+    def etcd_snapshots(self, access: Access) -> tuple[EtcdSnapshot, ...]:
+        """Return the snapshots."""
+        self._answer(access, "snapshots")
+        return tuple(self.snapshots)
 
     def _answer(self, access: Access, question: str) -> None:
         assert access.server.startswith("https://"), "the API server speaks TLS"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from tests.manifests.judge import KUBERNETES, Figures, judge, load_schemas
+from tests.manifests.plans import plan_documents
 from tests.manifests.rendered import combinations, documents
 
 OWN = Path(__file__).parent / "schemas"
@@ -29,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{options.crds}: no such folder", file=sys.stderr)
         return 2
     found = list(combinations())
-    figures = judge(documents(iter(found)), load_schemas(options.crds))
+    every = chain(documents(iter(found)), plan_documents())
+    figures = judge(every, load_schemas(options.crds))
     for line in figures.failed[:_MOST_SHOWN]:
         print(f"FAILED {line}")
     print(f"{len(found)} combinations; built-in kinds of Kubernetes {', '.join(KUBERNETES)}")
