@@ -483,10 +483,13 @@ def test_each_phase_can_be_held_up_and_let_go(founder: Rke2, stranger: Rke2) -> 
     stranger.wait_condition(["j0"], status="False")
     uninitialized = ("node.cloudprovider.kubernetes.io/uninitialized", "NoSchedule")
     assert uninitialized in taints(stranger, "j0")
+    stranger.heal("ccm-stuck")
+    stranger.node.wait_until(
+        lambda: uninitialized not in taints(stranger, "j0"), 5, "the taint to be lifted"
+    )
+    stranger.wait_condition(["j0"], status="False")
     stranger.heal("cni-missing")
     stranger.wait_condition(["j0"])
-    assert uninitialized in taints(stranger, "j0")
-    stranger.heal("ccm-stuck")
     stranger.node.wait_until(lambda: not taints(stranger, "j0"), 5, "no taints")
     stranger.fail("readyz-flap", "500,200,401")
     assert [stranger.ask_as_admin("/readyz")[0] for _ in range(4)] == [500, 200, 401, 500]

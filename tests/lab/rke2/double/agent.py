@@ -14,10 +14,9 @@ from typing import Any
 from . import paths, pki
 from .balancer import Balancer
 from .client import Api, Refused, Unreachable, fetch, off_clock
-from .config import as_list
 from .journal import error, event, fatal, info
 from .kubelet import Kubelet, NodeSettings, double_argv, node_addresses, node_annotations
-from .server import write_kubelet_kubeconfig
+from .nodefiles import write_kubelet_kubeconfig, write_pod_manifest
 from .start import Start, host_port, notify_ready, pass_images, prepare_node, read_start, stage
 from .tokens import Token, TokenError, ca_hash, parse_token
 
@@ -53,6 +52,7 @@ class Agent:
         pass_images(self.knobs)
         self.api_servers.start()
         threading.Thread(target=self._follow_servers, daemon=True).start()
+        write_pod_manifest("kube-proxy", wanted=not config.get("disable-kube-proxy"))
         kubelet = self._start_kubelet(config)
         kubelet.registered.wait()
         self.knobs.pass_phase("agent")
@@ -178,7 +178,6 @@ class Agent:
             annotations=node_annotations(start.values, start.addresses, start.name),
             finalizers=(),
             external_cloud=not config.get("disable-cloud-controller"),
-            has_cni=as_list(config.get("cni")) != ["none"],
         )
         kubelet = Kubelet(settings, Api("https://127.0.0.1:6443", context), self.knobs)
         threading.Thread(target=kubelet.run, daemon=True).start()

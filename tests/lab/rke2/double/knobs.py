@@ -48,6 +48,8 @@ INTERVALS: dict[str, float] = {
     "job_backoff": 1.0,  # 10 s
     "minute": 60.0,  # of schedules
     "manifest_scan": 1.5,  # 15 s
+    "helm_busy": 0.3,
+    "helm_tick": 2.0,
 }
 """Seconds between tries, and until patience ends; behind each what the real one takes."""
 
@@ -64,7 +66,7 @@ MODES = (
     *("readyz-flap", "core-not-ready", "config-mismatch", "crash-after-ready", "quorum-loss"),
     *("stale-db-other-token", "cni-missing", "ccm-stuck", "disk-full", "image-missing"),
     *("slow-start", "kubeconfig-early", "not-a-member"),
-    "clock-off",
+    *("clock-off", "manifest-crd-missing", "helm-job-fail"),
 )
 """Failures that are switched on by name; the others of the contract are brought about for real."""
 

@@ -17,7 +17,7 @@ from . import kubeletapi, paths, pods
 from .client import Api, Refused, Unreachable
 from .config import parse_label, parse_taint
 from .controllers import NOT_READY, UNINITIALIZED, taints
-from .journal import component, event, info
+from .journal import component, event
 from .knobs import Knobs
 from .kubeletpods import KubeletPods
 from .store import Object, condition, set_condition, timestamp
@@ -46,7 +46,6 @@ class NodeSettings:
         annotations: As they are.
         finalizers: As they are.
         external_cloud: Whether a cloud controller has to initialize it.
-        has_cni: Whether a CNI will ever be there.
     """
 
     name: str
@@ -57,7 +56,6 @@ class NodeSettings:
     annotations: Mapping[str, str]
     finalizers: tuple[str, ...]
     external_cloud: bool
-    has_cni: bool
 
 
 class Kubelet:
@@ -87,7 +85,6 @@ class Kubelet:
             except (Unreachable, Refused) as error:
                 component("kubelet", f"Unable to register node with API server: {error}")
                 time.sleep(0.3)
-        threading.Thread(target=self._wait_for_cni, daemon=True).start()
         self._open_port()
         addresses = [address for kind, address in self._settings.addresses if kind == "InternalIP"]
         bound = KubeletPods(self._settings.name, addresses[0], self._api, self._knobs)
@@ -232,16 +229,6 @@ class Kubelet:
             set_condition(node, "Ready", "False", "KubeletNotReady", _NO_CNI)
 
     # --- what comes with pods ---------------------------------------------------------------
-
-    def _wait_for_cni(self) -> None:
-        """Play the CNI's pod: its file makes the node ready, and stays over a reboot."""
-        if paths.CNI_CONFIG.exists() or not self._settings.has_cni:
-            return
-        self._knobs.wait_while("cni-missing")
-        self._knobs.pass_phase("cni")
-        paths.write(paths.CNI_CONFIG, '{"name": "k8s-pod-network", "cniVersion": "1.0.0"}\n')
-        info("Started the CNI of this node")
-        event("cni.installed")
 
     def _serve_node_ports(self, node: Object) -> None:
         """Play the ingress: it runs where its pods may be."""

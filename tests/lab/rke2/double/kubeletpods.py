@@ -16,7 +16,7 @@ from .access import MIRROR
 from .client import Api, Refused, Unreachable
 from .container import CONTAINERS, settings_of
 from .images import find_image
-from .journal import component, event
+from .journal import component, event, info
 from .knobs import Knobs
 from .owners import owner_of
 from .podspec import is_finished
@@ -84,14 +84,32 @@ class KubeletPods:
             return True
         if is_finished(pod):
             return False
+        if _is_cni(pod):
+            return self._bring_on_cni(pod)
         if owner_of(pod).get("kind") == "Job" and HELM_LABEL not in _labels(pod):
             return self._bring_on_job(pod)
+        return self._pretend(pod, "pod")
+
+    def _pretend(self, pod: Object, phase: str) -> bool:
+        """Say that a pod runs once it has had the time to start."""
         if pod["status"]["phase"] == "Running":
             return False
-        if self._has_waited(pod, "pod"):
+        if self._has_waited(pod, phase):
             self._report(pod, "Running", {"running": {"startedAt": timestamp()}})
             return False
         return True
+
+    def _bring_on_cni(self, pod: Object) -> bool:
+        """Play a CNI: its file makes the node ready, and stays over a reboot."""
+        if paths.CNI_CONFIG.exists():
+            return self._pretend(pod, "pod")
+        if self._knobs.mode("cni-missing") or not self._has_waited(pod, "cni"):
+            return True
+        text = '{"name": "k8s-pod-network", "cniVersion": "1.0.0"}\n'
+        paths.write(paths.CNI_CONFIG, text)
+        info("Started the CNI of this node")
+        event("cni.installed")
+        return self._pretend(pod, "pod")
 
     def _has_waited(self, pod: Object, phase: str) -> bool:
         """Whether a pod has been here for the time of a phase, and its network is there."""
@@ -299,6 +317,14 @@ class KubeletPods:
 def log_file(namespace: str, name: str, uid: str, container: str) -> Path:
     """Where the log of a container is."""
     return LOG_ROOT / f"{namespace}_{name}_{uid}" / container / "0.log"
+
+
+def _is_cni(pod: Object) -> bool:
+    """Whether a pod is one that puts a network plug-in on its node."""
+    return owner_of(pod).get("kind") == "DaemonSet" and any(
+        (volume.get("hostPath") or {}).get("path") == str(paths.CNI_CONFIG.parent)
+        for volume in pod["spec"].get("volumes") or []
+    )
 
 
 def _labels(pod: Object) -> Mapping[str, str]:

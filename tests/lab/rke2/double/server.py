@@ -14,13 +14,16 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from . import paths, pki, pods
+from . import charts, paths, pki, pods
 from .apiserver import kubeconfig
 from .client import Api, Refused, Unreachable, fetch, off_clock
 from .controllers import ETCD_NODE_ADDRESS, ETCD_NODE_NAME, EtcdController
+from .deployer import Deployer
 from .etcd import Etcd, EtcdError, Member, answers, member_argv
+from .helm import HelmController
 from .journal import Fatal, error, event, fatal, info, warning
 from .kubelet import Kubelet, NodeSettings, double_argv, node_addresses, node_annotations
+from .nodefiles import write_kubelet_kubeconfig, write_pod_manifest
 from .start import (
     Start,
     notify_ready,
@@ -39,8 +42,6 @@ CRITICAL = (
     *("embedded-registry", "egress-selector-mode", "supervisor-metrics"),
 )
 """Settings that have to be the same on all servers, and are compared."""
-
-BUNDLED = ("rke2-coredns", "rke2-metrics-server", "rke2-snapshot-controller", "rke2-runtimeclasses")
 
 
 class Server:
@@ -84,7 +85,7 @@ class Server:
         info("rke2 is up and running")
         notify_ready()
         event("ready", role="server", node=self.start.name)
-        write_bundled(self.folder / "manifests", self.start, self.knobs.minor())
+        self._start_addons()
         threading.Thread(target=self._finish, args=(shared, kubelet), daemon=True).start()
         controller = EtcdController(self.store, self.knobs, self._own_id())
         threading.Thread(target=controller.run, daemon=True).start()
@@ -469,10 +470,13 @@ class Server:
         names = hashlib.sha256(json.dumps([self._names(), settings]).encode()).hexdigest()[:12]
         file = paths.RUN / f"apiserver-{names}.json"
         paths.write(file, json.dumps(settings))
-        for pod in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"):
+        for pod in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
             write_pod_manifest(pod)
-        if not self.start.values.get("disable-cloud-controller"):
-            write_pod_manifest("cloud-controller-manager")
+        for pod, switch in (
+            ("cloud-controller-manager", "disable-cloud-controller"),
+            ("kube-proxy", "disable-kube-proxy"),
+        ):
+            write_pod_manifest(pod, wanted=not self.start.values.get(switch))
         pods.ensure("kube-apiserver", double_argv("apiserver", str(file)))
 
     def _api(self, crt: Path) -> Api:
@@ -480,7 +484,7 @@ class Server:
         return Api("https://127.0.0.1:6443", context)
 
     def _wait_for_api(self) -> None:
-        api = self._api(self.tls / "client-supervisor.crt")
+        api = self._supervisor_api()
         while True:
             try:
                 status, _ = api.ask("GET", "/readyz")
@@ -506,7 +510,6 @@ class Server:
             annotations=annotations,
             finalizers=(ETCD_FINALIZER,),
             external_cloud=not values.get("disable-cloud-controller"),
-            has_cni=self.start.entries("cni") != ["none"],
         )
         api = self._api(paths.DATA / "agent" / "client-kubelet.crt")
         kubelet = Kubelet(settings, api, self.knobs, on_deleted=self._leave)
@@ -572,6 +575,19 @@ class Server:
             },
         )
 
+    def _start_addons(self) -> None:
+        """Lay the bundled charts out, and begin to deploy what lies there."""
+        folder = self.folder / "manifests"
+        disabled = disabled_charts(self.start, self.knobs.minor())
+        write_bundled(folder, self.start, self.knobs.minor())
+        deployer = Deployer(folder, disabled, self._supervisor_api(), self.knobs)
+        helm = HelmController(self.store, self._supervisor_api(), self.knobs, self._own_id())
+        for part in (deployer, helm):
+            threading.Thread(target=part.run, daemon=True).start()
+
+    def _supervisor_api(self) -> Api:
+        return self._api(self.tls / "client-supervisor.crt")
+
     def _own_id(self) -> str:
         return f"{self.start.name}.{os.getpid()}"
 
@@ -608,49 +624,35 @@ def compared_settings(start: Start) -> dict[str, Any]:
     }
 
 
-def write_pod_manifest(name: str) -> None:
-    """Write the file the kubelet would run a static pod from."""
-    text = (
-        f"apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: kube-system\n"
-        f"spec:\n  hostNetwork: true\n  containers:\n  - name: {name}\n"
-    )
-    paths.write(paths.DATA / "agent" / "pod-manifests" / f"{name}.yaml", text)
+def chosen_charts(start: Start, minor: int) -> list[str]:
+    """The bundled charts that are to be there."""
+    cnis = [name for name in start.entries("cni") if name != "none"]
+    chosen = charts.bundled(minor, cnis, start.entries("ingress-controller"))
+    return [name for name in chosen if name not in start.entries("disable")]
+
+
+def disabled_charts(start: Start, minor: int) -> list[str]:
+    """Add-ons that are not to be there: those that are named, and what was not chosen."""
+    kept = chosen_charts(start, minor)
+    choices = [f"rke2-{name}" for name in (*charts.CNIS, *charts.INGRESSES)]
+    return [*start.entries("disable"), *(name for name in choices if name not in kept)]
 
 
 def write_bundled(folder: Path, start: Start, minor: int) -> None:
-    """Write the bundled charts, but those that are disabled."""
-    disabled = start.entries("disable")
-    cnis = [name for name in start.entries("cni") if name != "none"]
-    ingress = start.entries("ingress-controller") or ["traefik" if minor >= 36 else "ingress-nginx"]
-    charts = [*BUNDLED, *(f"rke2-{name}" for name in cnis)]
-    charts += [f"rke2-{name}" for name in ingress if name != "none"]
-    for name in charts:
-        file = folder / f"{name}.yaml"
-        if name in disabled:
-            file.unlink(missing_ok=True)
-            continue
-        bootstrap = "true" if name.removeprefix("rke2-") in cnis else "false"
+    """Write the bundled charts as they are in this version, whatever was done to them."""
+    cnis = [f"rke2-{name}" for name in start.entries("cni")]
+    first = (*cnis, "rke2-coredns", "rke2-calico-crd")
+    for name in chosen_charts(start, minor):
+        is_first = name in first and not (name == "rke2-multus" and minor >= 36)
         paths.write(
-            file,
-            f"apiVersion: helm.cattle.io/v1\nkind: HelmChart\nmetadata:\n  name: {name}\n"
-            f"  namespace: kube-system\nspec:\n  bootstrap: {bootstrap}\n"
-            f"  chartContent: ''\n",
+            folder / f"{name}.yaml",
+            "apiVersion: helm.cattle.io/v1\nkind: HelmChart\n"
+            f"metadata:\n  name: {name}\n  namespace: kube-system\n"
+            "  annotations:\n    helm.cattle.io/chart-url: "
+            f"https://rke2-charts.rancher.io/assets/{name}/{name}-1.{minor}.000.tgz\n"
+            f"spec:\n  bootstrap: {str(is_first).lower()}\n"
+            f"  chartContent: {charts.pack(name, f'1.{minor}.000')}\n",
         )
-
-
-def write_kubelet_kubeconfig(server: str) -> None:
-    """Write the kubelet's kubeconfig, which names its files."""
-    agent = paths.DATA / "agent"
-    text = (
-        "apiVersion: v1\nkind: Config\nclusters:\n- name: local\n  cluster:\n"
-        f"    server: {server}\n    certificate-authority: {agent}/server-ca.crt\n"
-        "users:\n- name: user\n  user:\n"
-        f"    client-certificate: {agent}/client-kubelet.crt\n"
-        f"    client-key: {agent}/client-kubelet.key\n"
-        "contexts:\n- name: Default\n  context:\n    cluster: local\n    user: user\n"
-        "    namespace: default\ncurrent-context: Default\n"
-    )
-    paths.write(agent / "kubelet.kubeconfig", text)
 
 
 def _was_removed() -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .batch import BatchControllers
-from .controllers import each_tick, taints
+from .controllers import UNINITIALIZED, each_tick, taints
 from .eviction import BUDGETS
 from .journal import event
 from .knobs import Knobs
@@ -250,7 +250,11 @@ class WorkloadControllers:
     # --- where pods run ---------------------------------------------------------------------
 
     def _schedule(self, pods: Sequence[Object], nodes: Sequence[Object]) -> None:
-        load = Counter(str(pod.get("spec", {}).get("nodeName")) for pod in pods)
+        if all(any(one["key"] == UNINITIALIZED for one in taints(node)) for node in nodes):
+            return  # the scheduler is not started before one of the nodes is there for good
+        placed = [pod for pod in pods if pod["spec"].get("nodeName") and not is_finished(pod)]
+        load = Counter(str(pod["spec"]["nodeName"]) for pod in placed)
+        beside = Counter((_owner(pod), str(pod["spec"]["nodeName"])) for pod in placed)
         for pod in pods:
             if pod.get("spec", {}).get("nodeName") or pod["metadata"].get("deletionTimestamp"):
                 continue
@@ -266,8 +270,10 @@ class WorkloadControllers:
                 message = f"0/{len(nodes)} nodes are available: {words}."
                 tell_unschedulable(self._store, pod, message)
                 continue
-            chosen = min(fitting, key=lambda name: (load[name], name))
+            owner = _owner(pod)
+            chosen = min(fitting, key=lambda name: (beside[owner, name], load[name], name))
             load[chosen] += 1
+            beside[owner, chosen] += 1
             bind(self._store, pod, chosen)
             pod["spec"]["nodeName"] = chosen
             event("pod.scheduled", pod=pod["metadata"]["name"], node=chosen)
@@ -332,6 +338,11 @@ class WorkloadControllers:
                     return now | {"status": fresh} if (now.get("status") or {}) == seen else None
 
                 self._store.change(BUDGETS, metadata["namespace"], metadata["name"], edit)
+
+
+def _owner(pod: Object) -> str:
+    """Whose pod it is, so that those of one owner are spread."""
+    return str(owner_of(pod).get("uid") or pod["metadata"]["uid"])
 
 
 def _expected(pods: Sequence[Object], found: Mapping[str, Sequence[Object]]) -> int:
