@@ -17,6 +17,7 @@ from appliance.errors import ArtifactRefused, ArtifactUnavailable
 from appliance.system.download import HttpDownloads, Patience
 from appliance.system.files import RealFiles
 from tests.functional.mirror import Mirror, running_mirror
+from tests.functional.tlsserver import Answer, Request, make_authority, make_certificate, serving
 
 DATA = random.Random(1).randbytes(300_000)
 SUM = hashlib.sha256(DATA).hexdigest()
@@ -263,3 +264,59 @@ def test_a_look_tells_the_size_and_a_small_file_is_read(mirror: Mirror, tmp_path
         downloads.read(f"{mirror.url}/file", limit=1000)
     with pytest.raises(ArtifactRefused, match="not an address"):
         downloads.look("ftp://host/file")
+
+
+# ---- what a company's network takes
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_a_mirror_is_trusted_as_this_machine_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_trusted: bool
+) -> None:
+    own, other = (make_authority(tmp_path, name) for name in ("own", "other"))
+    monkeypatch.setenv("SSL_CERT_FILE", str((own if is_trusted else other).certificate))
+    shown = make_certificate(tmp_path, "mirror", own)
+    with serving(shown, lambda request: Answer(body=DATA)) as server:
+        downloads = HttpDownloads(RealFiles(str(tmp_path)), patience=HASTY)
+        if is_trusted:
+            downloads.fetch(f"{server.url}/file", TO, SUM)
+            assert at(tmp_path).read_bytes() == DATA
+            return
+        with pytest.raises(ArtifactUnavailable, match=r"certificate verify failed"):
+            downloads.fetch(f"{server.url}/file", TO, SUM)
+        assert not server.requests
+
+
+def test_credentials_come_from_netrc_and_are_in_no_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = make_authority(tmp_path, "own")
+    monkeypatch.setenv("SSL_CERT_FILE", str(own.certificate))
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login builder password hidden\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+
+    def answer(request: Request) -> Answer:
+        is_allowed = request.headers.get("Authorization", "").startswith("Basic ")
+        return Answer(body=DATA) if is_allowed else Answer(status=401)
+
+    with serving(make_certificate(tmp_path, "mirror", own), answer) as server:
+        downloads = HttpDownloads(RealFiles(str(tmp_path)), patience=HASTY)
+        downloads.fetch(f"{server.url}/file", TO, SUM)
+        assert at(tmp_path).read_bytes() == DATA
+        netrc.unlink()
+        with pytest.raises(ArtifactRefused, match="HTTP status 401") as refused:
+            downloads.fetch(f"{server.url}/file", TO, SUM)
+        assert "hidden" not in f"{refused.value} {refused.value.hint}"
+
+
+def test_a_proxy_of_the_environment_is_gone_through(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", mirror.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    mirror.files["http://published.example/file"] = DATA
+    downloads = HttpDownloads(RealFiles(str(tmp_path)), patience=HASTY)
+    downloads.fetch("http://published.example/file", TO, SUM)
+    assert at(tmp_path).read_bytes() == DATA

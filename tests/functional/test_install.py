@@ -29,7 +29,7 @@ from appliance.imagecheck import Looked, check_image
 from appliance.imagecontent import Flavor
 from appliance.install import run_install
 from appliance.installplan import Build
-from appliance.lock import Lock, Pin, render_lock
+from appliance.lock import Lock, Pin, Sources, render_lock
 from appliance.locking import CHANGED, EMPTY, KEPT, READ, Locked
 from appliance.service import Service
 from appliance.system import System, real_system
@@ -397,6 +397,21 @@ def test_a_slow_and_lying_mirror_is_got_along_with(install: Installer, upstream:
     assert not install(Flavor.EE).changes
 
 
+def test_a_registry_that_is_gone_is_told_for_every_image_and_gone_on_with_later(
+    upstream: Upstream, locked: Locked, services: Mapping[str, Service], tmp_path: Path
+) -> None:
+    gone = {**upstream.sources.mirrors, "quay.io": "http://127.0.0.1:9"}
+    build = Build(Flavor.EE, "amd64", Sources(gone))
+    with pytest.raises(SeveralErrors, match=r"127\.0\.0\.1:9/frrouting/frr@sha256:") as refused:
+        run_install(machine(tmp_path), services, locked.lock, build, FakeLog(), dry_run=False)
+    assert {type(error) for error in refused.value.errors} == {ArtifactUnavailable}
+    assert len(refused.value.errors) == 3
+    assert refused.value.exit_code == 75
+    build = Build(Flavor.EE, "amd64", upstream.sources)
+    run_install(machine(tmp_path), services, locked.lock, build, FakeLog(), dry_run=False)
+    assert len(list((tmp_path / AGENT_IMAGES).glob("quay.io_*.tar"))) == 3
+
+
 CHILD = """
 import sys
 from pathlib import Path
@@ -445,3 +460,25 @@ def test_a_run_that_is_killed_anywhere_is_gone_on_with(
     found, wanted = tree(root), tree(other)
     assert found.pop(journal) != wanted.pop(journal)
     assert found == wanted
+
+
+def test_an_interrupt_ends_a_run_soon_and_keeps_what_came(
+    upstream: Upstream, locked: Locked, tmp_path: Path
+) -> None:
+    lock, root = tmp_path / "lock.yaml", tmp_path / "root"
+    lock.write_text(render_lock(locked.lock))
+    for name in IMAGES:
+        upstream.mirror.of(f"{RKE2}/rke2-images-{name}.linux-amd64.tar.zst").bytes_per_s = 50_000
+    sources = [f"{prefix}={address}" for prefix, address in upstream.sources.mirrors.items()]
+    argv = [sys.executable, "-c", CHILD, str(root), str(lock), *sources]
+    process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    # A download that goes on for long is under way.
+    while not any(part.stat().st_size for part in (root / "var/cache/oneke").glob("*.zst.part")):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert list((root / "var/cache/oneke").glob("*.zst.part"))
