@@ -98,8 +98,8 @@ def needs_onegate(nodes: Iterable[Node], us: Cleaner) -> bool:
 
 def has_suspects(nodes: Sequence[Node], look: Look, us: Cleaner) -> bool:
     """Say whether one answer would have a node deleted, so that another one is worth its price."""
-    doubt = _doubt_about_nodes(nodes, us) or _doubt_about_look(look, us)
-    found = (_judge(node, (look,), us, doubt) for node in nodes)
+    doubts = (_doubt_about_nodes(nodes, us) or _doubt_about_look(look, us), "")
+    found = (_judge(node, (look,), us, doubts) for node in nodes)
     return any(finding.verdict is Verdict.DELETE for finding in found)
 
 
@@ -115,10 +115,11 @@ def decide(
         before: The nodes before OneGate was asked; None where these are they. The VM of one that
             came later may be younger than the answers, and a clock that is wrong hides that.
     """
-    doubt = _doubt_about_nodes(nodes, us) or doubt_about_onegate(looks, us)
+    doubt = _doubt_about_nodes(nodes, us) or _doubt_about_any(looks, us)
+    late = _doubt_about_order(looks, us)
     known = {node.uid for node in (nodes if before is None else before)}
     found = [
-        _judge(node, looks, us, doubt if node.uid in known else doubt or _CAME_LATER)
+        _judge(node, looks, us, (doubt, late if node.uid in known else late or _CAME_LATER))
         for node in sorted(nodes, key=lambda one: one.name)
     ]
     return tuple(_mention_waiting(one, looks) for one in _spare_servers(found))
@@ -127,15 +128,23 @@ def decide(
 # ---- one node
 
 
-def _judge(node: Node, looks: Sequence[Look], us: Cleaner, doubt: str) -> Finding:
+def _judge(node: Node, looks: Sequence[Look], us: Cleaner, doubts: tuple[str, str]) -> Finding:
+    """Give a node its verdict.
+
+    Args:
+        node: The node.
+        looks: What OneGate told.
+        us: Who decides.
+        doubts: About the answers each by itself, and about what they are together.
+    """
     own = _own_reason(node, us)
     if own:
         return Finding(node, Verdict.KEEP, own)
     vm_id = labelled_vm(node)
     if vm_id is None:
         return _judge_unlabelled(node)
-    reason = _foreign_reason(node, us) or _presence(node, vm_id, looks) or doubt
-    reason = reason or _doubt_about_its_role(node, looks)
+    reason = _foreign_reason(node, us) or _presence(node, vm_id, looks) or doubts[0]
+    reason = reason or _doubt_about_its_role(node, looks) or doubts[1]
     if reason:
         return Finding(node, Verdict.KEEP, reason)
     since = _not_ready_since(node)
@@ -242,10 +251,14 @@ def _doubt_about_nodes(nodes: Sequence[Node], us: Cleaner) -> str:
 
 def doubt_about_onegate(looks: Sequence[Look], us: Cleaner) -> str:
     """Say why the answers may not be the whole truth; empty where they are, twice in a row."""
-    for look in looks:
-        doubt = _doubt_about_look(look, us)
-        if doubt:
-            return doubt
+    return _doubt_about_any(looks, us) or _doubt_about_order(looks, us)
+
+
+def _doubt_about_any(looks: Sequence[Look], us: Cleaner) -> str:
+    return next(filter(None, (_doubt_about_look(look, us) for look in looks)), "")
+
+
+def _doubt_about_order(looks: Sequence[Look], us: Cleaner) -> str:
     if len(looks) < 2:
         return "OneGate was not asked twice"
     first, second = looks[-2:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from appliance.errors import (
@@ -58,23 +59,25 @@ class Cleaning:
             KubernetesUnavailable: This master does not serve.
         """
         self._ensure_serving()
-        looks: tuple[Look, ...] = ()
         before = self._nodes()
-        if cleaner.needs_onegate(before, self._us()):
-            looks = self._look_twice()
+        # A dry run tells nobody anything.
+        mark = "" if dry_run else f"{self.system.clock.now() * 1e6:.0f}"
+        looks = self._look_around(before, mark)
         # Read last, for the deletion holds only for nodes that are still as they were then.
         nodes = self._nodes()
+        us = self._us(mark)
         lines = [
             self._carry_out(finding, dry_run=dry_run)
-            for finding in cleaner.decide(nodes, looks, self._us(), before)
+            for finding in cleaner.decide(nodes, looks, us, before)
         ]
-        doubt = cleaner.doubt_about_onegate(looks, self._us()) if looks else ""
-        troubles = [doubt] if doubt else []
+        trouble = cleaner.trouble_with_onegate(looks, us) if looks else ""
+        troubles = [trouble] if trouble else []
         troubles += [f"{one.subject}: {one.reason}" for one in lines if one.verdict == FAILED]
         return TaskResult(tuple(lines), "; ".join(troubles))
 
-    def _us(self) -> Cleaner:
-        return Cleaner(self.node, self.vm_id, self.service_id, self.system.clock.now())
+    def _us(self, mark: str = "") -> Cleaner:
+        now_s = self.system.clock.now()
+        return Cleaner(self.node, self.vm_id, self.service_id, now_s, mark)
 
     def _ensure_serving(self) -> None:
         try:
@@ -94,16 +97,23 @@ class Cleaning:
         nodes = self.system.kubernetes.nodes(self.access)
         return tuple(node for node in nodes if is_server(node) or not self.only_servers)
 
-    def _look_twice(self) -> tuple[Look, ...]:
-        """Look at OneGate twice, and no second time where the first shows nothing."""
+    def _look_around(self, nodes: Sequence[Node], mark: str) -> tuple[Look, ...]:
+        """Look at OneGate where that matters, and again where a node is to be deleted then."""
+        if not cleaner.needs_onegate(nodes, self._us()):
+            return ()
         first = self._look()
-        if first.service is None:
+        if not cleaner.has_suspects(nodes, first, self._us()):
             return (first,)
         took_s = first.answered_s - first.asked_s
         self.system.clock.sleep(max(cleaner.APART_S, _GENTLE * took_s))
-        return (first, self._look())
+        return (first, self._look(mark))
 
-    def _look(self) -> Look:
+    def _look(self, mark: str = "") -> Look:
+        """Ask which VMs there are.
+
+        Args:
+            mark: What is published before.
+        """
         clock, onegate = self.system.clock, self.system.onegate
         asked_s = clock.monotonic()
 
@@ -111,6 +121,8 @@ class Cleaning:
             nonlocal asked_s
             if onegate is None:
                 raise OneGateUnavailable("the context names no OneGate, or holds no token")
+            if mark:
+                onegate.update({cleaner.MARK_KEY: mark})
             asked_s = clock.monotonic()
             return onegate.service(_NODE_ROLES)
 

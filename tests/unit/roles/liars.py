@@ -7,13 +7,13 @@ apart from what the agent makes of it, so that the two can be compared.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.errors import OneGateError, OneGateMalformed, OneGateRefused, OneGateUnavailable
 from appliance.system.kubernetes import Access, Node
-from appliance.system.onegate import Lease, Service, Vm, parse_service
+from appliance.system.onegate import Lease, Service, Vm, encode_update, parse_service
 from tests.fakes import FakeClock, FakeKubernetes, make_node
 
 NOW = 1_700_000_000.0
@@ -342,6 +342,7 @@ class LyingOneGate:
     Attributes:
         lies: The first look's and the second's.
         told_s: When what was told was so, look by look.
+        published: What our own VM published, and when.
     """
 
     cluster: Cluster
@@ -349,6 +350,7 @@ class LyingOneGate:
     began_s: float
     lies: tuple[Lie, Lie]
     told_s: list[float] = field(default_factory=list)
+    published: list[tuple[float, Mapping[str, str]]] = field(default_factory=list)
 
     def service(self, roles: Iterable[str] = ()) -> Service:
         """Answer, and lie."""
@@ -358,6 +360,10 @@ class LyingOneGate:
             raise DOWN[lie.kind]
         at_s = self.clock.monotonic() - self.began_s - lie.old_s
         document = self.cluster.service(at_s, as_text=lie.kind == "ids as text")
+        for role, place in _nodes(document["SERVICE"]):
+            vm = role["nodes"][place]["vm_info"]["VM"]
+            for then_s, values in self.published if vm["ID"] == str(OWN_VM) else ():
+                vm["USER_TEMPLATE"] |= values if then_s <= at_s else {}
         if lie.kind in KINDS:
             KINDS[lie.kind](document["SERVICE"], lie.which)
         self.clock.pass_time(lie.slow_s)
@@ -377,12 +383,16 @@ class LyingOneGate:
         """Refuse: nobody asks."""
         raise self._unasked()
 
-    def update(self, values: object) -> None:
-        """Refuse: nobody tells anything."""
-        raise self._unasked()
+    def update(self, values: Mapping[str, str]) -> None:
+        """Store what our own VM publishes, where OneGate is there at all."""
+        lie = self.lies[len(self.told_s)]
+        if lie.kind in DOWN:
+            raise DOWN[lie.kind]
+        encode_update(values)
+        self.published.append((self.clock.monotonic() - self.began_s, values))
 
     def _unasked(self) -> OneGateError:
-        raise AssertionError("only the service is asked for")
+        raise AssertionError("nothing but the service is asked for")
 
 
 class Nodes(FakeKubernetes):

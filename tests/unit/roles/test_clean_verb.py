@@ -26,6 +26,7 @@ def system(monkeypatch: pytest.MonkeyPatch) -> System:
     own = make_node(OWN, labels={VM_LABEL: NODE["VMID"]}, voter="True")
     gone = make_node(OTHER, labels={VM_LABEL: "368"}, ready="Unknown", ready_since_s=0.0)
     onegate = FakeOneGate(int(NODE["VMID"]), {"ROLE_NAME": "master"})
+    onegate.add_vm(400, {"ROLE_NAME": "worker"})
     context = {**NODE, "SERVICE_ID": "1"}
     system = make_system(
         files=FakeFiles({ONE_ENV: write_one_env(context)}),

@@ -7,8 +7,6 @@ that know nothing of how it decides.
 
 Not every lie can be found out. It is taken for granted that
 
-- an answer is older than its question by less than the grace a silent node is given, and no older
-  where the clock of the machine is wrong as well: OneGate reads what it tells when it is asked;
 - a list that lacks a VM does not come with a count that lacks it too;
 - where a node bears the label of another VM, its own still says who it is.
 """
@@ -43,7 +41,6 @@ from tests.unit.roles.liars import (
 )
 
 COUNT = 10_000
-_OLDEST_S = GRACE_S - 15
 _REGISTERS_S = 20.0
 _WORDS = ("forged words", "lost words")
 
@@ -155,7 +152,7 @@ _LIE = st.builds(
     Lie,
     st.sampled_from((*HARMLESS, *KINDS, *DOWN)),
     st.tuples(*[st.integers(0, 209)] * 3),
-    st.sampled_from((0.0, 0.0, 0.0, 0.0, 1.0, 30.0, _OLDEST_S)),
+    st.sampled_from((0.0, 0.0, 0.0, 1.0, 30.0, 300.0)),
     st.sampled_from((0.0, 0.0, 1.0, 20.0, 59.0)),
 )
 _TRUTH = st.builds(
@@ -199,8 +196,7 @@ def cases(draw: Any) -> Case:
         if heir and story == "gone":
             machines.append(_heir(one, number + 104))
     machines.append(Machine(2, "vnf", registered_s=NEVER))
-    is_old = any(lie.old_s for lie in lies)
-    jump_s = 0.0 if is_old else draw(st.sampled_from((0.0, 0.0, 0.0, -3600.0, 3600.0, 30.0)))
+    jump_s = draw(st.sampled_from((0.0, 0.0, 0.0, -3600.0, 3600.0, 30.0)))
     vm_id = draw(st.sampled_from((OWN_VM,) * 9 + (None,)))
     service_id = draw(st.sampled_from((SERVICE_ID,) * 9 + (None,)))
     return Case(Cluster(tuple(machines)), lies, jump_s, vm_id, service_id)
@@ -304,6 +300,15 @@ def test_a_young_vm_keeps_its_node_where_onegate_is_slow_and_the_clock_is_wrong(
     nodes = clean(Case(cluster, (Lie(), Lie(slow_s=59.0)), 3600.0, OWN_VM, SERVICE_ID))
     assert young.registered_s < nodes.read_s[-1]
     assert [name for name, _ in nodes.deleted] == [gone.name]
+
+
+def test_a_vm_that_is_younger_than_a_stale_answer_keeps_its_node() -> None:
+    own = Machine(OWN_VM, "master", label=str(OWN_VM), publishes=OWN_NODE)
+    young = replace(_machine(4, "worker", "silent", 100, 0, 0), born_s=-200.0)
+    cluster = Cluster((own, young))
+    for kind in HARMLESS:
+        stale = Lie(kind, old_s=300.0)
+        assert clean(Case(cluster, (stale, stale), 0.0, OWN_VM, SERVICE_ID)).deleted == []
 
 
 _MET: Counter[str] = Counter()

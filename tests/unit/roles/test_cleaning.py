@@ -90,8 +90,28 @@ def test_a_dry_run_tells_the_same_and_deletes_nothing(master: Master) -> None:
 
 def test_onegate_is_asked_twice_with_a_pause_between(master: Master) -> None:
     master.clean()
-    assert master.onegate.asked == 2
+    assert master.onegate.asked == 3
+    assert [list(values) for values in master.onegate.updates] == [["ONEKE_CLEANER_MARK"]]
     assert master.clock.slept == [APART_S]
+
+
+def test_onegate_is_asked_once_where_every_silent_node_has_its_vm(master: Master) -> None:
+    for vm_id in (8, 9):
+        master.onegate.add_vm(vm_id, {"ROLE_NAME": "worker"})
+    result = master.clean()
+    assert set(master.verdicts(result).values()) == {"kept"}
+    assert result.trouble == ""
+    assert (master.onegate.asked, master.clock.slept) == (1, [])
+
+
+def test_an_answer_that_is_older_than_its_question_keeps_every_node_and_is_trouble(
+    master: Master, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(master.onegate, "update", lambda values: None)
+    result = master.clean()
+    assert set(master.verdicts(result).values()) == {"kept"}
+    assert result.trouble == "OneGate's second answer is older than its question"
+    assert master.verdicts(master.clean(dry_run=True))["w8"] == "to delete"
 
 
 def test_a_slow_onegate_is_left_alone_for_several_times_as_long(master: Master) -> None:
