@@ -112,8 +112,8 @@ def make_parser() -> argparse.ArgumentParser:
     params = _add_verb(verbs, "params", "list every parameter", _params, context=False)
     params.description = (
         "Lists every parameter. The other formats are for OpenNebula: a service template (oneflow,"
-        " or oneflow-7 for version 7 alone), answers to instantiate it with (oneflow-values), the VM"
-        " template of a role, and what a marketplace is told."
+        " or oneflow-7 for version 7 alone), answers to instantiate it with (oneflow-values), the"
+        " VM template of a role, and what a marketplace is told."
     )
     params.add_argument("--format", choices=_FORMATS, default="text")
     params.add_argument(

@@ -15,15 +15,14 @@ import yaml
 
 from appliance import __version__
 from appliance.flowshape import RoleShape
+from appliance.imagecontent import Flavor
 from appliance.oneflow import Blueprint, build_blueprint
 from appliance.service import Service
 
-EDITIONS: Mapping[str, str] = {
-    "CE": "Fetches the images of its containers when they are needed.",
-    "EE": "Brings the images of its containers, for networks without access to others.",
+_PARTICULAR: Mapping[Flavor, str] = {
+    Flavor.CE: "Fetches the images of its containers when they are needed.",
+    Flavor.EE: "Brings the images of its containers, for networks without access to others.",
 }
-"""Editions of the image, with what is particular about each."""
-
 _PUBLISHER = "OneKE"
 _ABOUT = (
     "Kubernetes (RKE2) as a OneFlow service: gateways, control plane, workers and storage nodes."
@@ -49,24 +48,24 @@ _Dumper.add_representer(
 )
 
 
-def product(blueprint: Blueprint, edition: str) -> str:
+def product(blueprint: Blueprint, flavor: Flavor) -> str:
     """Name what is loaded."""
-    return f"OneKE {blueprint.shape.kubernetes} {edition}"
+    return f"OneKE {blueprint.shape.kubernetes} {flavor.name}"
 
 
-def to_service_template(services: Iterable[Service], role: str | None, edition: str) -> str:
+def to_service_template(services: Iterable[Service], role: str | None, flavor: Flavor) -> str:
     """Write a service template that OpenNebula 6.2 and later take."""
     blueprint = build_blueprint(services)
-    document = _service(blueprint, edition)
+    document = _service(blueprint, flavor)
     for number, one in enumerate(document["roles"]):
         one["vm_template"] = number
     return _json(document)
 
 
-def to_service_template_7(services: Iterable[Service], role: str | None, edition: str) -> str:
+def to_service_template_7(services: Iterable[Service], role: str | None, flavor: Flavor) -> str:
     """Write a service template in the form of OpenNebula 7, which passes answers on by itself."""
     blueprint = build_blueprint(services)
-    document = _service(blueprint, edition)
+    document = _service(blueprint, flavor)
     document["user_inputs"] = document.pop("custom_attrs")
     for number, (one, shape) in enumerate(
         zip(document["roles"], blueprint.shape.roles, strict=True)
@@ -77,7 +76,7 @@ def to_service_template_7(services: Iterable[Service], role: str | None, edition
     return _json(document)
 
 
-def to_values(services: Iterable[Service], role: str | None, edition: str) -> str:
+def to_values(services: Iterable[Service], role: str | None, flavor: Flavor) -> str:
     """Write what `oneflow-template instantiate` reads: all questions answered, networks 0 and 1.
 
     OpenNebula 7 reads the answers under the second name, those before it under the first.
@@ -95,10 +94,10 @@ def to_values(services: Iterable[Service], role: str | None, edition: str) -> st
     )
 
 
-def to_vm_template(services: Iterable[Service], role: str | None, edition: str) -> str:
+def to_vm_template(services: Iterable[Service], role: str | None, flavor: Flavor) -> str:
     """Write a role's VM template, as `onetemplate create` reads it."""
     blueprint = build_blueprint(services)
-    name = product(blueprint, edition)
+    name = product(blueprint, flavor)
     shape = blueprint.find_role(role)
     lines = [_assignment("NAME", f"{name} {shape.name}")]
     for key, value in _vm_attributes(blueprint, shape).items():
@@ -107,39 +106,39 @@ def to_vm_template(services: Iterable[Service], role: str | None, edition: str) 
     return "\n".join(lines) + "\n"
 
 
-def to_marketplace(services: Iterable[Service], role: str | None, edition: str) -> str:
+def to_marketplace(services: Iterable[Service], role: str | None, flavor: Flavor) -> str:
     """Write the metadata of a marketplace, a document for each thing that is published.
 
     Where an image is, its size and sums, and when it was made are known to its build alone, so
     they are not here.
     """
     blueprint = build_blueprint(services)
-    name = product(blueprint, edition)
+    name = product(blueprint, flavor)
     documents = [
-        _market_service(blueprint, name, edition),
-        *(_market_vm(blueprint, name, shape, edition) for shape in blueprint.shape.roles),
-        *(_market_image(disk, edition) for disk in _all_disks(name)),
+        _market_service(blueprint, name, flavor),
+        *(_market_vm(blueprint, name, shape, flavor) for shape in blueprint.shape.roles),
+        *(_market_image(disk, flavor) for disk in _all_disks(name)),
     ]
     return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, explicit_start=True, width=100)
 
 
-TEMPLATES: Mapping[str, Callable[[Iterable[Service], str | None, str], str]] = {
+TEMPLATES: Mapping[str, Callable[[Iterable[Service], str | None, Flavor], str]] = {
     "oneflow": to_service_template,
     "oneflow-7": to_service_template_7,
     "oneflow-values": to_values,
     "vm-template": to_vm_template,
     "marketplace": to_marketplace,
 }
-"""Forms of the templates: the drop-ins, the role that is asked for, the edition, to text."""
+"""Forms of the templates: the drop-ins, the role that is asked for, the flavor, to text."""
 
 
 # --- services -------------------------------------------------------------------------------------
 
 
-def _service(blueprint: Blueprint, edition: str) -> dict[str, Any]:
+def _service(blueprint: Blueprint, flavor: Flavor) -> dict[str, Any]:
     shape = blueprint.shape
     return {
-        "name": f"Service {product(blueprint, edition)}",
+        "name": f"Service {product(blueprint, flavor)}",
         "description": _ABOUT,
         "deployment": "straight",
         "ready_status_gate": True,
@@ -200,12 +199,12 @@ def _all_disks(name: str) -> tuple[str, str]:
 # --- marketplace ----------------------------------------------------------------------------------
 
 
-def _market_service(blueprint: Blueprint, name: str, edition: str) -> dict[str, Any]:
-    template = _service(blueprint, edition)
+def _market_service(blueprint: Blueprint, name: str, flavor: Flavor) -> dict[str, Any]:
+    template = _service(blueprint, flavor)
     for one in template["roles"]:
         one["vm_template_contents"] = _Text(one["vm_template_contents"])
     return {
-        **_market(f"Service {name}", _ABOUT, edition, EDITIONS[edition]),
+        **_market(f"Service {name}", _ABOUT, flavor, _PARTICULAR[flavor]),
         "type": "SERVICE_TEMPLATE",
         "roles": {role.name: f"{name} {role.name}" for role in blueprint.shape.roles},
         "opennebula_template": template,
@@ -213,18 +212,18 @@ def _market_service(blueprint: Blueprint, name: str, edition: str) -> dict[str, 
     }
 
 
-def _market_vm(blueprint: Blueprint, name: str, role: RoleShape, edition: str) -> dict[str, Any]:
+def _market_vm(blueprint: Blueprint, name: str, role: RoleShape, flavor: Flavor) -> dict[str, Any]:
     attributes = _vm_attributes(blueprint, role)
     about = str(attributes.pop("DESCRIPTION"))
     return {
-        **_market(f"{name} {role.name}", f"{about}.", edition),
+        **_market(f"{name} {role.name}", f"{about}.", flavor),
         "type": "VMTEMPLATE",
         "opennebula_template": {key.lower(): value for key, value in attributes.items()},
         "disks": list(_disks(name, role)),
     }
 
 
-def _market_image(disk: str, edition: str) -> dict[str, Any]:
+def _market_image(disk: str, flavor: Flavor) -> dict[str, Any]:
     is_system = disk.endswith("OS disk")
     image = {
         "name": disk.lower().replace(" ", "_"),
@@ -234,18 +233,18 @@ def _market_image(disk: str, edition: str) -> dict[str, Any]:
     }
     about, more = "An empty disk for replicas of volumes.", ""
     if is_system:
-        about, more = "The system of every node.", EDITIONS[edition]
-    return {**_market(disk, about, edition, more), "images": [image]}
+        about, more = "The system of every node.", _PARTICULAR[flavor]
+    return {**_market(disk, about, flavor, more), "images": [image]}
 
 
-def _market(name: str, about: str, edition: str, more: str = "") -> dict[str, Any]:
+def _market(name: str, about: str, flavor: Flavor, more: str = "") -> dict[str, Any]:
     return {
         "name": name,
         "version": __version__,
         "publisher": _PUBLISHER,
         "description": f"{about} {more}".strip(),
         "short_description": about,
-        "tags": ["kubernetes", "rke2", "service", edition.lower()],
+        "tags": ["kubernetes", "rke2", "service", flavor.value],
         "format": "qcow2",
         "os-id": "Ubuntu",
         "os-release": "24.04 LTS",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from appliance.decision import read_services
+from appliance.imagecontent import Flavor
 from appliance.opennebula import TEMPLATES
 from appliance.options import Options
 from tests.lab.context import PRIVATE, PUBLIC
@@ -23,10 +24,10 @@ def published_template(form: str = "oneflow", **answers: str) -> ServiceTemplate
         answers: Other answers by name.
     """
     services = read_services(Options()).values()
-    service = json.loads(TEMPLATES[form](services, None, "CE"))
-    values = json.loads(TEMPLATES["oneflow-values"](services, None, "CE"))
+    service = json.loads(TEMPLATES[form](services, None, Flavor.CE))
+    values = json.loads(TEMPLATES["oneflow-values"](services, None, Flavor.CE))
     for name in ("custom_attrs_values", "user_inputs_values"):
         values[name] |= answers
     roles = [role["name"] for role in service["roles"]]
-    vm_templates = [TEMPLATES["vm-template"](services, role, "CE") for role in roles]
+    vm_templates = [TEMPLATES["vm-template"](services, role, Flavor.CE) for role in roles]
     return read_published(service, vm_templates, values, NETWORKS)

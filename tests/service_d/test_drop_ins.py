@@ -18,6 +18,7 @@ from appliance.component import COMPONENTS
 from appliance.context import Context
 from appliance.decision import decide
 from appliance.export import to_markdown
+from appliance.imagecontent import Flavor
 from appliance.opennebula import TEMPLATES
 from appliance.parameters import Entry, compile_name, parse_parameters
 from appliance.registry import known_roles, make_role
@@ -339,7 +340,9 @@ def test_what_a_component_names_is_there_and_read_by_masters(name: str) -> None:
 )
 def test_the_templates_for_opennebula_are_current(file: str, form: str, role: str | None) -> None:
     written = (DOCS / "opennebula" / file).read_text(encoding="utf-8")
-    assert written == TEMPLATES[form](SERVICES.values(), role, "CE"), "make docs writes it anew"
+    assert written == TEMPLATES[form](SERVICES.values(), role, Flavor.CE), (
+        "make docs writes it anew"
+    )
 
 
 def test_the_table_of_parameters_is_current() -> None:

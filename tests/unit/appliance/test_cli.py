@@ -88,7 +88,8 @@ def test_every_verb_says_what_it_does(verb: str, capsys: Captured) -> None:
     assert caught.value.code == 0
     out = capsys.readouterr().out
     assert f"usage: oneke-agent {verb}" in out
-    assert re.search(r"^[A-Z].*\.", out.partition("\n\n")[2], re.MULTILINE)
+    described = out.partition("\n\n")[2].partition("\n\n")[0]
+    assert re.match(r"[A-Z].*\.", described, re.DOTALL)
 
 
 def test_the_version_is_printed(capsys: Captured) -> None:
@@ -193,11 +194,11 @@ def test_parameters_are_listed_in_every_form(form: str, capsys: Captured) -> Non
     assert "ONEAPP_VNF_KEEPALIVED_VRID" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("edition", ["CE", "EE"])
-def test_templates_name_the_image_of_the_edition(edition: str, capsys: Captured) -> None:
-    argv = ["params", "--format", "vm-template", "--role", "vnf", "--edition", edition]
+@pytest.mark.parametrize("flavor", ["ce", "ee"])
+def test_templates_name_the_image_of_the_flavor(flavor: str, capsys: Captured) -> None:
+    argv = ["params", "--format", "vm-template", "--role", "vnf", "--flavor", flavor]
     assert main(argv) == 0
-    assert f'IMAGE = "OneKE 1.35 {edition} OS disk"' in capsys.readouterr().out
+    assert f'IMAGE = "OneKE 1.35 {flavor.upper()} OS disk"' in capsys.readouterr().out
 
 
 def test_a_vm_template_is_of_one_role(capsys: Captured) -> None:

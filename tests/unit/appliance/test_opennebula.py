@@ -13,8 +13,9 @@ import yaml
 
 from appliance.context import Context
 from appliance.decision import Decided, decide
+from appliance.imagecontent import Flavor
 from appliance.oneflow import Blueprint, build_blueprint
-from appliance.opennebula import EDITIONS, TEMPLATES
+from appliance.opennebula import TEMPLATES
 from appliance.registry import known_roles
 from appliance.service import Service, find_legacy_mark
 from tests.lab.oneflow.published import parse_attributes, read_published
@@ -38,14 +39,18 @@ def blueprint(services: dict[str, Service]) -> Blueprint:
     return build_blueprint(services.values())
 
 
-def text_of(services: dict[str, Service], form: str, role: str = "", edition: str = "CE") -> str:
+def text_of(
+    services: dict[str, Service], form: str, role: str = "", flavor: Flavor = Flavor.CE
+) -> str:
     """Write a form."""
-    return TEMPLATES[form](services.values(), role or None, edition)
+    return TEMPLATES[form](services.values(), role or None, flavor)
 
 
-def document_of(services: dict[str, Service], form: str, edition: str = "CE") -> dict[str, Any]:
+def document_of(
+    services: dict[str, Service], form: str, flavor: Flavor = Flavor.CE
+) -> dict[str, Any]:
     """Write a form and read it back."""
-    document: dict[str, Any] = json.loads(text_of(services, form, edition=edition))
+    document: dict[str, Any] = json.loads(text_of(services, form, flavor=flavor))
     return document
 
 
@@ -61,10 +66,10 @@ def decided(services: dict[str, Service], context: Mapping[str, str], role: str)
 # --- OneFlow --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("edition", EDITIONS)
-def test_oneflow_takes_the_service_template(services: dict[str, Service], edition: str) -> None:
-    assert complaints_6(document_of(services, "oneflow", edition)) == []
-    assert complaints_7(document_of(services, "oneflow-7", edition)) == []
+@pytest.mark.parametrize("flavor", Flavor)
+def test_oneflow_takes_the_service_template(services: dict[str, Service], flavor: Flavor) -> None:
+    assert complaints_6(document_of(services, "oneflow", flavor)) == []
+    assert complaints_7(document_of(services, "oneflow-7", flavor)) == []
 
 
 @pytest.mark.parametrize(
@@ -237,14 +242,14 @@ def test_every_answer_is_used_by_a_vm_template(
         assert f'{one.name} = "${one.name}"' in texts
 
 
-@pytest.mark.parametrize("edition", EDITIONS)
+@pytest.mark.parametrize("flavor", Flavor)
 def test_what_a_marketplace_offers_fits_together(
-    services: dict[str, Service], edition: str
+    services: dict[str, Service], flavor: Flavor
 ) -> None:
-    documents = list(yaml.safe_load_all(text_of(services, "marketplace", edition=edition)))
+    documents = list(yaml.safe_load_all(text_of(services, "marketplace", flavor=flavor)))
     named = {document["name"]: document for document in documents}
     assert len(named) == len(documents) == 7
-    service = named[f"Service OneKE 1.35 {edition}"]
+    service = named[f"Service OneKE 1.35 {flavor.name}"]
     assert list(service["roles"]) == list(ROLES)
     for vm in service["roles"].values():
         for disk in named[vm]["disks"]:
