@@ -34,7 +34,7 @@ check: $(STAMP) ## linters and types
 	$(BIN)/lint-imports --no-cache
 	# S3 wants nesting shown inside the delimiters; here blocks are told by their own lines.
 	$(BIN)/j2lint --ignore S3 -- service.d
-	shellcheck packer/*.sh packer/scripts/*.sh tests/lab/*.sh tests/api/*.sh tests/image/*.sh \
+	shellcheck packer/*.sh packer/deb/p* packer/scripts/*.sh tests/lab/*.sh tests/api/*.sh tests/image/*.sh \
 	    tests/image/provision/*.sh .ci/run
 
 .PHONY: unit
@@ -77,6 +77,10 @@ docs: $(STAMP) ## write anew what is made of the parameter declarations
 	for role in vnf master worker storage; do \
 	    $(BIN)/oneke-agent params --format vm-template --role $$role > $(TEMPLATES)/$$role.tmpl; done
 	$(BIN)/python -m tests.conformance --write-deviations docs/deviations.md
+
+.PHONY: deb
+deb: host ## make a Debian package of the agent for this release and machine, in dist
+	packer/deb.sh dist
 
 .PHONY: lock
 lock: $(STAMP) ## write anew which files of which packages the agent is made of (network)

@@ -55,9 +55,11 @@ install_environment() {
     if [[ -d $kept ]]; then
         mv -T "$kept" "$charts"
     fi
-    # What pip notes about where the wheel lay, and the folder it was installed below.
+    # What pip notes about where the wheel lay, and programs of the environment and of libraries that nobody calls.
     rm -f "$DESTDIR$PREFIX"/lib/python3*/site-packages/oneke_agent-*.dist-info/direct_url.json
-    rm -f "$DESTDIR$PREFIX"/bin/[Aa]ctivate*
+    rm -rf "$DESTDIR$PREFIX"/include
+    find "$DESTDIR$PREFIX/bin" -type f -not -name oneke-agent -delete
+    sed -i '\|^[./]*/bin/|d; \|/direct_url.json,|d' "$DESTDIR$PREFIX"/lib/python3*/site-packages/*.dist-info/RECORD
     if [[ -n $DESTDIR ]]; then
         sed -i "s|$DESTDIR||g" "$DESTDIR$PREFIX"/pyvenv.cfg "$DESTDIR$PREFIX"/bin/oneke-agent
     fi

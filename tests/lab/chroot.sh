@@ -38,6 +38,8 @@ environment=(
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     HOME=/root LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive
     APT_CONFIG=/run/oneke-build/apt.conf
+    # Nodes run with the machine's kernel.
+    ONEKE_KERNEL=no
 )
 for name in http_proxy https_proxy no_proxy; do
     [[ -z ${!name-} ]] || environment+=("$name=${!name}")

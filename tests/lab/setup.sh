@@ -17,13 +17,14 @@ needed=(
     haproxy=/usr/sbin/haproxy
     iproute2=/sbin/ip
     keepalived=/usr/sbin/keepalived
+    lintian=/usr/bin/lintian
     nftables=/usr/sbin/nft
     openssl=/usr/bin/openssl
     procps=/usr/bin/pgrep
+    python3-pip-whl=/usr/share/python-wheels
     qemu-system-x86=/usr/bin/qemu-system-x86_64
     qemu-utils=/usr/bin/qemu-img
     shellcheck=/usr/bin/shellcheck
-    skopeo=/usr/bin/skopeo
     skopeo=/usr/bin/skopeo
     socat=/usr/bin/socat
     systemd-container=/usr/bin/systemd-nspawn
@@ -31,6 +32,8 @@ needed=(
     util-linux=/usr/bin/unshare
     xfsprogs=/sbin/mkfs.xfs
 )
+# Taken where the distribution has it: Debian 12 does, later releases do not.
+optional=(packer)
 
 is_installed() {
     [[ $(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
@@ -40,6 +43,14 @@ allow_services() {
     if grep -qsF "$POLICY_MARK" "$POLICY"; then
         rm -f "$POLICY"
     fi
+}
+
+add_optional() {
+    for package in "${optional[@]}"; do
+        if ! is_installed "$package" && apt-cache show "$package" > /dev/null 2>&1; then
+            missing+=("$package")
+        fi
+    done
 }
 
 missing=()
@@ -52,6 +63,7 @@ for entry in "${needed[@]}"; do
         missing+=("$package")
     fi
 done
+add_optional
 if [[ ${#missing[@]} -eq 0 ]]; then
     exit 0
 fi
@@ -79,6 +91,8 @@ trap allow_services EXIT
 echo "setup.sh: installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 apt-get -qq update
+# On a fresh machine nothing was known of them before.
+add_optional
 apt-get -qq install --yes --no-install-recommends "${missing[@]}" > /dev/null
 for unit in "${daemons[@]}"; do
     systemctl --quiet disable "$unit" 2> /dev/null || true

@@ -1,0 +1,134 @@
+# Builds the disk image that all four roles of OneKE boot from, and the empty disk image for storage nodes:
+#
+#   packer init packer && packer build packer
+#
+# Variables are described in variables.pkr.hcl, the provisioning in scripts/README.md, a build in docs/image.md.
+
+locals {
+  base      = var.bases["${var.release}-${var.arch}"]
+  machine   = var.arch == "arm64" ? "aarch64" : "x86_64"
+  version   = split("\"", split("__version__ = \"", file("${abspath(path.root)}/../appliance/__init__.py"))[1])[0]
+  name      = "oneke-${local.version}-${var.flavor}-${var.release}-${var.arch}"
+  wheels    = "${path.root}/../dist/wheels-${local.base.codename}-${local.machine}"
+  os_disk   = "${var.output_directory}/${local.name}.qcow2"
+  data_disk = "${var.output_directory}/${local.name}-storage.qcow2"
+
+  # Good for one build: only this process and the VM know it.
+  password = uuidv4()
+
+  machine_args = {
+    amd64 = []
+    arm64 = [
+      ["-cpu", var.accelerator == "kvm" ? "host" : "max"],
+      ["-bios", var.firmware_arm64],
+    ]
+  }
+}
+
+source "qemu" "oneke" {
+  iso_url            = var.base_url != "" ? var.base_url : local.base.url
+  iso_checksum       = var.base_checksum != "" ? var.base_checksum : local.base.checksum
+  disk_image         = true
+  disk_size          = var.disk_size
+  disk_interface     = "virtio"
+  disk_discard       = "unmap"
+  disk_detect_zeroes = "unmap"
+  disk_compression   = true
+  format             = "qcow2"
+
+  qemu_binary  = "qemu-system-${local.machine}"
+  machine_type = var.arch == "arm64" ? "virt" : "pc"
+  accelerator  = var.accelerator
+  cpus         = var.cpus
+  memory       = var.memory
+  net_device   = "virtio-net"
+  headless     = true
+
+  # The base image's cloud-init finds its settings by the serial number of the machine, and in them how to let this
+  # build in. Source: cloud-init, NoCloud data source, "DMI-specific kernel command line".
+  http_directory = "${path.root}/seed"
+  qemuargs = concat(
+    [
+      ["-smbios", "type=1,serial=ds=nocloud;s=http://{{ .HTTPIP }}:{{ .HTTPPort }}/"],
+      ["-smbios", "type=3,serial=${local.password}"],
+      ["-serial", "file:${var.output_directory}/console.log"],
+    ],
+    local.machine_args[var.arch],
+    var.qemuargs,
+  )
+
+  ssh_username = "root"
+  ssh_password = local.password
+  ssh_timeout  = var.accelerator == "kvm" ? "10m" : "60m"
+
+  # The last command takes back what let it in; a key of the context works with such a password all the same.
+  shutdown_command = "usermod --password '*' root && systemctl poweroff"
+  shutdown_timeout = "10m"
+
+  output_directory = var.output_directory
+  vm_name          = "${local.name}.qcow2"
+}
+
+build {
+  name    = "oneke"
+  sources = ["source.qemu.oneke"]
+
+  # Refused now rather than after the packages are in.
+  provisioner "shell-local" {
+    environment_vars = ["URL=${var.context_url}", "SHA256=${var.context_sha256}"]
+    inline = [
+      "if [ -n \"$URL\" ] && [ -z \"$SHA256\" ]; then echo \"context_sha256 is empty: give it the sha256 of $URL\" >&2; exit 1; fi",
+      "bash ${path.root}/wheels.sh all ${local.base.codename} ${local.machine} ${local.wheels}",
+    ]
+  }
+
+  # Its exit status tells of warnings too; that the build got in shows that it did what it was to do.
+  provisioner "shell" {
+    inline = ["cloud-init status --wait > /dev/null || true", "mkdir -p /run/oneke-build/wheels"]
+  }
+
+  provisioner "file" {
+    source      = "${local.wheels}/"
+    destination = "/run/oneke-build/wheels"
+    generated   = true
+  }
+
+  provisioner "shell" {
+    scripts         = [for name in sort(fileset("${abspath(path.root)}/scripts", "[0-9][0-9]-*.sh")) : "${path.root}/scripts/${name}"]
+    execute_command = "env {{ .Vars }} bash {{ .Path }}"
+    environment_vars = [
+      "ONEKE_FLAVOR=${var.flavor}",
+      "ONEKE_SOURCES=${var.sources}",
+      "ONEKE_NTP_SERVERS=${var.ntp_servers}",
+      "ONEKE_CONTEXT_URL=${var.context_url}",
+      "ONEKE_CONTEXT_SHA256=${var.context_sha256}",
+    ]
+  }
+
+  post-processors {
+    post-processor "shell-local" {
+      inline = ["qemu-img create -q -f qcow2 ${local.data_disk} ${var.storage_disk_size}"]
+    }
+
+    post-processor "artifice" {
+      files = [local.os_disk, local.data_disk]
+    }
+
+    post-processor "checksum" {
+      checksum_types = ["sha256"]
+      output         = "${var.output_directory}/SHA256SUMS"
+    }
+
+    post-processor "manifest" {
+      output     = "${var.output_directory}/manifest.json"
+      strip_path = true
+      custom_data = {
+        agent   = local.version
+        flavor  = var.flavor
+        release = var.release
+        arch    = var.arch
+        base    = var.base_url != "" ? var.base_url : local.base.url
+      }
+    }
+  }
+}
