@@ -45,11 +45,11 @@ source "qemu" "oneke" {
   headless     = true
 
   # The base image's cloud-init finds its settings by the serial number of the machine, and in them how to let this
-  # build in. Source: cloud-init, NoCloud data source, "DMI-specific kernel command line".
+  # build in. Versions before 23 take `nocloud` for local without the mode. Source: cloud-init, NoCloud data source.
   http_directory = "${path.root}/seed"
   qemuargs = concat(
     [
-      ["-smbios", "type=1,serial=ds=nocloud;s=http://{{ .HTTPIP }}:{{ .HTTPPort }}/"],
+      ["-smbios", "type=1,serial=ds=nocloud;dsmode=net;s=http://{{ .HTTPIP }}:{{ .HTTPPort }}/"],
       ["-smbios", "type=3,serial=${local.password}"],
       ["-serial", "file:${var.output_directory}/console.log"],
     ],
@@ -82,9 +82,15 @@ build {
     ]
   }
 
-  # Its exit status tells of warnings too; that the build got in shows that it did what it was to do.
+  # cloud-init's exit status tells of warnings too; that the build got in shows that it did what it was to do. The
+  # base image renews its packages when it starts, and would hold the package manager's lock.
   provisioner "shell" {
-    inline = ["cloud-init status --wait > /dev/null || true", "mkdir -p /run/oneke-build/wheels"]
+    inline = [
+      "cloud-init status --wait > /dev/null || true",
+      "systemctl stop apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service || true",
+      "systemctl stop apt-daily.service apt-daily-upgrade.service || true",
+      "mkdir -p /run/oneke-build/wheels",
+    ]
   }
 
   provisioner "file" {
