@@ -24,6 +24,14 @@ DAEMONS: Mapping[str, tuple[int, ...]] = {
 }
 
 
+@pytest.fixture
+def silent(lab: Lab) -> Node:
+    """A gateway whose agent is off."""
+    node = lab.vnf("vnf0", 0, agent=False)
+    node.wait_running()
+    return node
+
+
 def status_of(node: Node, unit: str) -> dict[str, str]:
     """What the kernel tells of a unit's main process."""
     pid = unit_property(node, unit, "MainPID")
@@ -42,3 +50,23 @@ def test_a_gateways_daemons_work_without_the_rights_they_do_not_need(lab: Lab) -
     asked = ["getent", "ahostsv4", "ep0.eth0.vr"]
     node.write("/etc/resolv.conf", f"nameserver {PRIVATE_VIP}\n")
     assert node.run(asked).stdout.split()[0] == PUBLIC_VIP
+
+
+def test_systemd_has_nothing_to_say_about_the_units_of_the_image(silent: Node) -> None:
+    folders = ["/usr/lib/systemd/system", "/etc/systemd/system"]
+    found = silent.run(["find", *folders, "-maxdepth", "1", "-type", "f", "-name", "oneke*"])
+    ours = found.stdout.split()
+    assert len(ours) >= 6
+    done = silent.run(["systemd-analyze", "verify", "--man=no", *ours, *DAEMONS], check=False)
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_presets_applied_anew_change_nothing(silent: Node) -> None:
+    listing = ["systemctl", "list-unit-files", "--no-legend", "--plain", "--state=enabled"]
+    before = silent.run(listing).stdout
+    assert "oneke.target" not in before, "it was disabled to keep the agent off"
+    units = ["haproxy", "keepalived", "unbound", "rpcbind", "iscsid", "oneke-ssh-host-keys"]
+    silent.run(["systemctl", "preset", *units])
+    assert silent.run(listing).stdout == before
+    silent.run(["systemctl", "preset", "oneke.target"])
+    assert silent.run(["systemctl", "is-enabled", "oneke.target"]).stdout == "enabled\n"
