@@ -24,7 +24,7 @@ fi
 rm -f /etc/ssh/sshd_config.d/00-oneke-build.conf /etc/ssh/sshd_config.d/*cloud-init.conf
 rm -rf /root/.ssh/authorized_keys
 rm -rf /etc/cloud /var/lib/cloud /etc/netplan/50-cloud-init.yaml /etc/network/interfaces.d/50-cloud-init
-rm -rf /var/lib/dhcp/* /var/lib/NetworkManager/* /run/systemd/netif/leases/*
+rm -rf /var/lib/dhcp/*
 rm -f /etc/udev/rules.d/70-persistent-*.rules
 
 apt-get clean
@@ -33,6 +33,11 @@ rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old /var/l
 find /usr/share/doc -mindepth 1 -not -type d -not -name copyright -delete
 find /usr/share/doc -mindepth 1 -type d -empty -delete
 rm -rf /usr/share/man/* /usr/share/info/* /usr/share/lintian/*
+# A running system would write both anew when it ends.
+if [[ -d /run/systemd/system ]]; then
+    journalctl --relinquish-var
+    systemctl stop systemd-random-seed.service
+fi
 rm -rf /root/.bash_history /root/.cache /root/.wget-hsts
 find /var/log -type f -not -path '/var/log/journal/*' -delete
 rm -rf /var/log/journal/*

@@ -22,6 +22,7 @@ pytestmark = [
 ]
 
 PACKER = REPOSITORY / "packer"
+SEED = {"meta-data", "user-data", "vendor-data"}
 SCRIPT = re.compile(r"[0-9][0-9]-.*\.sh")
 
 
@@ -112,6 +113,15 @@ def test_every_base_image_is_pinned_by_release_and_digest(description: Path) -> 
     assert len(urls) == len(set(urls)) == len(digests) == len(set(digests)) == 4
     for url in urls:
         assert re.search(r"/(release-)?20\d{6}(-\d+)?/", url), f"{url} changes under its name"
+
+
+def test_cloud_init_finds_all_that_it_asks_for() -> None:
+    # It gives up the whole source where one of the files is not answered, and takes a source that
+    # is read over the network for a local one where the mode is not said.
+    assert {path.name for path in (PACKER / "seed").iterdir()} == SEED
+    assert "serial=ds=nocloud;dsmode=net;s=http://" in (PACKER / "oneke.pkr.hcl").read_text()
+    for name in ("user-data", "vendor-data"):
+        assert (PACKER / "seed" / name).read_text().startswith("#cloud-config\n")
 
 
 def test_cloud_init_lets_the_build_in_and_the_scripts_take_it_back() -> None:
