@@ -10,7 +10,7 @@ from appliance.errors import KubernetesConflict, KubernetesRefused
 from appliance.system.files import RealFiles
 from appliance.system.kubernetes import Access, Lease
 from appliance.system.kuberneteshttp import HttpKubernetes
-from tests.api.apiserver import ApiServer
+from tests.api.apiserver import ApiServer, whole_definition
 
 pytestmark = pytest.mark.api
 
@@ -140,3 +140,38 @@ def test_of_two_that_make_a_lease_one_gets_it(api: ApiServer) -> None:
     assert CLIENT.delete_lease(api.admin, renewed)
     assert lease_of(api.admin) is None
     assert not CLIENT.delete_lease(api.admin, renewed)
+
+
+# --- snapshots ------------------------------------------------------------------------------------
+
+
+def test_what_rke2_keeps_about_snapshots_is_read(api: ApiServer) -> None:
+    kind = {
+        "group": "k3s.cattle.io",
+        "names": {"kind": "ETCDSnapshotFile"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "x-kubernetes-preserve-unknown-fields": True,
+                    }
+                },
+            }
+        ],
+    }
+    api.define(whole_definition({"spec": kind}, namespaced=False))
+    assert CLIENT.etcd_snapshots(api.admin) == ()
+    snapshot = {
+        "apiVersion": "k3s.cattle.io/v1",
+        "kind": "ETCDSnapshotFile",
+        "metadata": {"name": "local-on-demand-master0-1-abcdef"},
+        "spec": {"snapshotName": "on-demand-master0-1", "nodeName": "master0", "location": "file"},
+        "status": {"size": "5k", "creationTime": "2026-11-21T07:00:00Z", "readyToUse": True},
+    }
+    assert api.put(snapshot).status == 201
+    (found,) = CLIENT.etcd_snapshots(api.admin)
+    assert (found.name, found.node, found.size_bytes) == ("on-demand-master0-1", "master0", 5000)
+    assert found.is_good

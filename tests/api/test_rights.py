@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+import yaml
 
 from appliance.errors import KubernetesRefused
 from appliance.system.files import RealFiles
 from appliance.system.kuberneteshttp import HttpKubernetes
 from tests.api.apiserver import ApiServer
+from tests.manifests.rendered import files_of
 
 pytestmark = pytest.mark.api
 
 OWN, OTHER = "oneke-own", "oneke-other"
+RIGHTS = "one-leaving.yaml"
 PODS = "/api/v1/namespaces/default/pods"
 CLIENT = HttpKubernetes(RealFiles())
 
@@ -98,16 +101,10 @@ def test_a_kubelet_deletes_its_own_pods_and_no_other(api: ApiServer) -> None:
     assert api.ask(kubelet, "DELETE", f"{PODS}/on-{OWN}").status == 200
 
 
-def leaving_rights() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what lets nodes delete nodes, which admission limits to their own."""
-    group = "rbac.authorization.k8s.io"
-    common = {"apiVersion": f"{group}/v1", "metadata": {"name": "oneke-leaving"}}
-    rule = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["delete"]}
-    role = {"kind": "ClusterRole", "rules": [rule]}
-    reference = {"apiGroup": group, "kind": "ClusterRole", "name": "oneke-leaving"}
-    nodes = {"apiGroup": group, "kind": "Group", "name": "system:nodes"}
-    binding = {"kind": "ClusterRoleBinding", "roleRef": reference, "subjects": [nodes]}
-    return {**common, **role}, {**common, **binding}
+def leaving_rights() -> list[Mapping[str, Any]]:
+    """Return what masters have RKE2 deploy, so that nodes can delete their own when they leave."""
+    files = {one.name: one.text for one in files_of()}
+    return [one for one in yaml.safe_load_all(files[RIGHTS]) if one]
 
 
 def wait_until_allowed(api: ApiServer, *, is_allowed: bool) -> None:
@@ -142,22 +139,25 @@ def delete_own_and_other(api: ApiServer) -> tuple[int, int]:
     return statuses[0], statuses[1]
 
 
+def take_rights_away(api: ApiServer) -> None:
+    """Have a cluster whose masters deploy no such rights."""
+    for document in leaving_rights():
+        assert api.ask(api.admin, "DELETE", api.path_of(document)).status in (200, 404)
+    wait_until_allowed(api, is_allowed=False)
+
+
 def test_a_kubelet_deletes_no_node_by_itself(api: ApiServer) -> None:
+    take_rights_away(api)
     assert delete_own_and_other(api) == (403, 403)
 
 
 def test_where_the_right_is_given_a_kubelet_deletes_its_own_node_and_no_other(
     api: ApiServer,
 ) -> None:
-    role, binding = leaving_rights()
-    assert api.put(role).status == 201
-    assert api.put(binding).status == 201
-    try:
-        wait_until_allowed(api, is_allowed=True)
-        assert delete_own_and_other(api) == (200, 403)
-        again = api.ask(api.kubelet(OWN), "POST", "/api/v1/nodes", node(OWN))
-        assert again.status == 201, "one that did not leave after all registers anew"
-    finally:
-        for document in (role, binding):
-            assert api.ask(api.admin, "DELETE", api.path_of(document)).status == 200
-        wait_until_allowed(api, is_allowed=False)
+    take_rights_away(api)
+    for document in leaving_rights():
+        assert api.put(document).status == 201
+    wait_until_allowed(api, is_allowed=True)
+    assert delete_own_and_other(api) == (200, 403)
+    again = api.ask(api.kubelet(OWN), "POST", "/api/v1/nodes", node(OWN))
+    assert again.status == 201, "one that did not leave after all registers anew"
