@@ -23,6 +23,7 @@ from appliance.system.together import run_together
 AT_ONCE = 4
 
 _RECORDS = "artifacts"
+_IN_PLACE = paths.IMAGE_DIR / "in-place.json"
 
 T = TypeVar("T")
 
@@ -134,6 +135,9 @@ class FetchArchive:
         """Fetch, unpack, remember."""
         kept = _fetch(system, self.url, self.sha256)
         files = system.bulk.unpack(kept, self.into, dict(self.picked))
+        for path in _recorded_files(system, self.label):
+            if path not in files:
+                system.files.remove(path)
         _write_record(system, self.label, self._pin, files)
         system.files.remove(kept)
 
@@ -161,12 +165,17 @@ class FetchImage:
         return f"image {self.reference}"
 
     @property
+    def label(self) -> str:
+        """What its record is called."""
+        return self.path.name
+
+    @property
     def _pin(self) -> str:
         return f"{self.digest} {self.arch} {self.path}"
 
     def check(self, system: System) -> str:
         """Compare the archive with the record of how it was written."""
-        return _check_record(system, self.path.name, self._pin)
+        return _check_record(system, self.label, self._pin)
 
     def look(self, system: System) -> Expected:
         """Ask how large it is."""
@@ -182,7 +191,69 @@ class FetchImage:
         )
         sha256 = system.bulk.sha256(kept) or ""
         system.bulk.move(kept, self.path, mode=0o644)
-        _write_record(system, self.path.name, self._pin, {self.path: sha256})
+        _write_record(system, self.label, self._pin, {self.path: sha256})
+
+
+Artifact = FetchFile | FetchArchive | FetchImage
+
+
+@dataclass(frozen=True)
+class ForgetOthers:
+    """Nothing in place that was fetched for another lock or flavor, and is of no use any more.
+
+    What is in place is remembered, so that files of others in the same folders are left alone.
+    """
+
+    fetches: tuple[Artifact, ...]
+
+    @property
+    def name(self) -> str:
+        """What is not there."""
+        return "artifacts of before"
+
+    def preflight(self, system: System) -> None:
+        """Nothing can refuse."""
+
+    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
+        """Compare with what was remembered."""
+        others = self._others(system)
+        if others:
+            return Change(f"remove {len(others)}", "\n".join(map(str, others)))
+        return (
+            None if self._remembered(system) == self._wanted else Change("remember what is there")
+        )
+
+    @property
+    def _wanted(self) -> dict[str, list[str]]:
+        """The single files, and the labels of the records."""
+        files = sorted(str(one.path) for one in self.fetches if isinstance(one, FetchFile))
+        labels = sorted(one.label for one in self.fetches if not isinstance(one, FetchFile))
+        return {"files": files, "records": labels}
+
+    def _remembered(self, system: System) -> dict[str, list[str]]:
+        try:
+            document = json.loads(system.files.read(_IN_PLACE) or "{}")
+            return {key: [str(one) for one in document.get(key, ())] for key in self._wanted}
+        except (NotText, ValueError, AttributeError, TypeError):
+            return {}
+
+    def _others(self, system: System) -> list[PurePosixPath]:
+        wanted, remembered = self._wanted, self._remembered(system)
+        files = [PurePosixPath(one) for one in remembered.get("files", ())]
+        labels = [one for one in remembered.get("records", ()) if one not in wanted["records"]]
+        recorded = [path for label in labels for path in _recorded_files(system, label)]
+        others = [one for one in (*files, *recorded) if str(one) not in wanted["files"]]
+        return [one for one in others if system.files.state(one) is not None]
+
+    def apply(self, system: System) -> None:
+        """Remove them, then their records, then remember what is there."""
+        wanted = self._wanted
+        for path in self._others(system):
+            system.files.remove(path)
+        for label in self._remembered(system).get("records", ()):
+            if label not in wanted["records"]:
+                system.files.remove(_record_path(label))
+        system.files.write(_IN_PLACE, json.dumps(wanted, indent=1) + "\n", mode=0o600)
 
 
 @dataclass(frozen=True)
@@ -312,6 +383,14 @@ def _record_path(label: str) -> PurePosixPath:
 def _write_record(system: System, label: str, pin: str, files: Mapping[PurePosixPath, str]) -> None:
     document = {"pin": pin, "files": {str(path): files[path] for path in sorted(files)}}
     system.files.write(_record_path(label), json.dumps(document, indent=1) + "\n", mode=0o600)
+
+
+def _recorded_files(system: System, label: str) -> list[PurePosixPath]:
+    try:
+        document = json.loads(system.files.read(_record_path(label)) or "{}")
+        return [PurePosixPath(path) for path in dict(document.get("files") or {})]
+    except (NotText, ValueError, AttributeError, TypeError):
+        return []
 
 
 def _check_record(system: System, label: str, pin: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from appliance import paths
 from appliance.actions import WriteFile
 from appliance.errors import LockFileError, raise_all
-from appliance.fetch import Fetch, FetchAll, FetchArchive, FetchFile, FetchImage
+from appliance.fetch import Artifact, FetchAll, FetchArchive, FetchFile, FetchImage, ForgetOthers
 from appliance.imagecontent import FileArtifact, Flavor, fill_name, fill_url
 from appliance.lock import Lock, Pin, Sources
 from appliance.plan import Plan, Stage
@@ -45,12 +45,13 @@ def build_install_plan(services: Mapping[str, Service], lock: Lock, build: Build
     raise_all(errors)
     record = {"flavor": build.flavor.value, "arch": build.arch, "releases": dict(lock.releases)}
     text = json.dumps(record, indent=1, sort_keys=True) + "\n"
-    return Plan(Stage.INSTALL, (FetchAll(fetches), WriteFile(paths.IMAGE_RECORD, text, mode=0o644)))
+    record_file = WriteFile(paths.IMAGE_RECORD, text, mode=0o644)
+    return Plan(Stage.INSTALL, (ForgetOthers(fetches), FetchAll(fetches), record_file))
 
 
 def find_fetches(
     services: Mapping[str, Service], lock: Lock, build: Build
-) -> tuple[tuple[Fetch, ...], tuple[LockFileError, ...]]:
+) -> tuple[tuple[Artifact, ...], tuple[LockFileError, ...]]:
     """Return every artifact of an image, and what the lock lacks of others."""
     folder = _image_folder(services)
     found = [
@@ -64,7 +65,7 @@ def find_fetches(
 
 def _of_service(
     service: Service, lock: Lock, build: Build, image_folder: PurePosixPath
-) -> Iterator[Fetch | LockFileError]:
+) -> Iterator[Artifact | LockFileError]:
     for file in service.image.files:
         if build.flavor in file.flavors:
             yield _file(file, lock, build)
@@ -79,7 +80,7 @@ def _image_folder(services: Mapping[str, Service]) -> PurePosixPath:
     return next(said, paths.DOWNLOADS_DIR)
 
 
-def _file(file: FileArtifact, lock: Lock, build: Build) -> Fetch | LockFileError:
+def _file(file: FileArtifact, lock: Lock, build: Build) -> Artifact | LockFileError:
     pin = lock.files.get(file.name, {}).get(build.arch, Pin("", ""))
     version = lock.releases.get(file.release, "")
     published = fill_url(file.sums, version, build.arch) if version else "its release"
@@ -93,7 +94,7 @@ def _file(file: FileArtifact, lock: Lock, build: Build) -> Fetch | LockFileError
     return FetchArchive(file.name, url, pin.sha256, file.into, picked)
 
 
-def _chart(name: str, wanted: str, lock: Lock, build: Build) -> Fetch | LockFileError:
+def _chart(name: str, wanted: str, lock: Lock, build: Build) -> Artifact | LockFileError:
     pin = lock.charts.get(name, Pin("", ""))
     version = lock.releases.get(name, "")
     missing = _find_missing(f"chart {name}", pin, version, "the chart's repository")
@@ -119,7 +120,7 @@ def _find_missing(what: str, pin: Pin, version: str, published: str) -> LockFile
 
 def _images(
     service: Service, lock: Lock, build: Build, folder: PurePosixPath
-) -> Iterator[Fetch | LockFileError]:
+) -> Iterator[Artifact | LockFileError]:
     listed = {one.release for one in service.image.lists}
     releases = sorted({one.release for one in service.image.images} | listed)
     for release in releases:

@@ -129,7 +129,7 @@ def test_ce_is_installed_and_a_second_run_says_that_nothing_changed(
     assert main(argv) == 0
     out = capsys.readouterr().out
     assert "    rke2 in /usr/local: fetch" in out
-    assert out.endswith("ce for amd64: 2 changes\n")
+    assert out.endswith("ce for amd64: 3 changes\n")
     assert machine.files.text("/usr/local/bin/helm") == "helm"
     assert main(argv) == 0
     assert capsys.readouterr().out == "ce for amd64: 0 changes\n"
@@ -141,11 +141,11 @@ def test_a_dry_run_fetches_nothing(machine: Machine, lock: Path, capsys: Capture
     argv = ["install", "--flavor", "ce", "--arch", "arm64", "--lock-file", str(lock), "--dry-run"]
     assert main(argv) == 0
     assert capsys.readouterr().out.endswith(
-        "ce for arm64: 2 changes to make; nothing was changed\n"
+        "ce for arm64: 3 changes to make; nothing was changed\n"
     )
     assert main([*argv, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert (document["dry_run"], document["changes"]) == (True, 2)
+    assert (document["dry_run"], document["changes"]) == (True, 3)
     assert machine.downloads.asked == []
     assert machine.files.texts() == before
 

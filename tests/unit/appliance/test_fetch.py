@@ -15,7 +15,7 @@ from appliance.errors import (
     OnekeError,
     SeveralErrors,
 )
-from appliance.fetch import Expected, FetchAll, FetchArchive, FetchFile, FetchImage
+from appliance.fetch import Expected, FetchAll, FetchArchive, FetchFile, FetchImage, ForgetOthers
 from appliance.system import System
 from tests.fakes import FakeFiles, PowerCut, Tape, make_system
 from tests.fakes.artifacts import FakeBulk, FakeDownloads, FakeRegistry, archive_of, sum_of
@@ -179,6 +179,44 @@ def test_an_archive_that_was_fetched_and_not_unpacked_is_not_fetched_again(world
     world.files.put(kept, ARCHIVE)
     ALL.apply(world.system)
     assert world.downloads.asked == ["https://host/chart.tgz"]
+
+
+def test_what_another_lock_had_fetched_is_removed_and_others_files_are_left(world: World) -> None:
+    ForgetOthers(FETCHES).apply(world.system)
+    ALL.apply(world.system)
+    world.files.put("/charts/own.tgz", "an administrator's")
+    world.files.put("/images/own.tar", "an administrator's")
+    newer = FetchFile("https://host/chart.tgz", sum_of("the chart"), CHART.with_name("chart-2.tgz"))
+    fewer = ForgetOthers((newer, FETCHES[1]))
+    change = fewer.check(world.system, frozenset())
+    assert change is not None
+    assert change.detail.splitlines() == [str(CHART), str(TAR)]
+    fewer.apply(world.system)
+    assert fewer.check(world.system, frozenset()) is None
+    left = {str(path) for path in world.files.kept}
+    assert left & {str(CHART), str(TAR), "/usr/local/bin/tool"} == {"/usr/local/bin/tool"}
+    assert left >= {"/charts/own.tgz", "/images/own.tar"}
+    assert str(paths.IMAGE_DIR / f"artifacts/{TAR.name}.json") not in left
+
+
+def test_what_an_older_archive_held_and_a_newer_does_not_is_removed(world: World) -> None:
+    ALL.apply(world.system)
+    newer = archive_of({"bin/tool": "the newer tool"})
+    world.downloads.served["https://host/all-2.tar"] = newer
+    into = PurePosixPath("/usr/local")
+    FetchArchive("all", "https://host/all-2.tar", sum_of(newer), into, ()).apply(world.system)
+    assert world.files.text("/usr/local/bin/tool") == "the newer tool"
+    assert world.files.read(PurePosixPath("/usr/local/README")) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"files": 1}', b"\xff"])
+def test_a_damaged_memory_of_what_is_there_is_made_anew(world: World, text: str | bytes) -> None:
+    action = ForgetOthers(FETCHES)
+    action.apply(world.system)
+    world.files.put(paths.IMAGE_DIR / "in-place.json", text)
+    assert action.check(world.system, frozenset()) is not None
+    action.apply(world.system)
+    assert action.check(world.system, frozenset()) is None
 
 
 def test_what_a_cut_run_left_beside_its_records_is_removed(world: World) -> None:
