@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from appliance import paths
@@ -20,6 +21,8 @@ from appliance.errors import CommandError, ContextError, FileError
 from appliance.system import System
 
 _TOKEN_BYTES = 4096
+# As templates name what a VM of another role has. Source: OneFlow, references in vm_template_contents.
+_REFERENCE = re.compile(r"\$\{\w+\.TEMPLATE\.[\w.]+\}")
 _TOKEN_LINE = re.compile(r'^export TOKENTXT="([A-Za-z0-9+/=]*)"\s*$', re.MULTILINE)
 
 
@@ -32,6 +35,10 @@ def gather_context(system: System, explicit: PurePosixPath | None = None) -> Con
     Raises:
         ContextError: There is none, or what is there is no context.
     """
+    return _without_references(_gather(system, explicit))
+
+
+def _gather(system: System, explicit: PurePosixPath | None) -> Context:
     if explicit is not None:
         text = _read(system, explicit)
         if text is None:
@@ -46,6 +53,16 @@ def gather_context(system: System, explicit: PurePosixPath | None = None) -> Con
         if judge is not None:
             return _with_token(judge, _read(system, path.parent / "token.txt"))
     return _from_disc(system)
+
+
+def _without_references(context: Context) -> Context:
+    """Take as empty what the front-end should have put in for, as older ones do not."""
+    left = [key for key, value in context.values.items() if _REFERENCE.search(value)]
+    if not left:
+        return context
+    values = {key: _REFERENCE.sub("", value) for key, value in context.values.items()}
+    warning = f"{', '.join(sorted(left))}: OneFlow put nothing in for references to other VMs"
+    return replace(context, values=values, warnings=(*context.warnings, warning))
 
 
 def keep_context(system: System, context: Context) -> None:

@@ -58,6 +58,22 @@ def test_a_file_that_is_asked_for_wins_over_all(commands: FakeCommands) -> None:
     assert (context.source, context.values) == ("/tmp/given", {"A": "5"})
 
 
+@pytest.mark.parametrize(
+    ("left", "read"),
+    [
+        ("${vnf.TEMPLATE.CONTEXT.ETH1_IP}", ""),
+        ("localhost,${vnf.TEMPLATE.CONTEXT.ETH0_IP}", "localhost,"),
+        ("${vnf.TEMPLATE.NIC.0.IP} ${master.TEMPLATE.CONTEXT.ETH0_IP}", " "),
+    ],
+)
+def test_a_reference_that_oneflow_put_nothing_in_for_is_taken_as_empty(
+    commands: FakeCommands, left: str, read: str
+) -> None:
+    context = gather_context(machine(commands, {"context.sh": f"A='{left}'\nB='$(x) ${{y}} $z'\n"}))
+    assert context.values == {"A": read, "B": "$(x) ${y} $z"}
+    assert context.warnings == ("A: OneFlow put nothing in for references to other VMs",)
+
+
 def test_a_file_that_is_asked_for_and_missing_is_an_error(commands: FakeCommands) -> None:
     system = machine(commands, {"one_env": 'export A="1"'})
     with pytest.raises(ContextError, match=r"^/tmp/given: no such file"):
