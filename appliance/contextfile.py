@@ -21,7 +21,7 @@ from appliance.errors import CommandError, ContextError, FileError
 from appliance.system import System
 
 _TOKEN_BYTES = 4096
-# As templates name what a VM of another role has. Source: OneFlow, references in vm_template_contents.
+# How templates name what a VM of another role has.
 _REFERENCE = re.compile(r"\$\{\w+\.TEMPLATE\.[\w.]+\}")
 _TOKEN_LINE = re.compile(r'^export TOKENTXT="([A-Za-z0-9+/=]*)"\s*$', re.MULTILINE)
 
