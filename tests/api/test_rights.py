@@ -12,7 +12,8 @@ import yaml
 from appliance.errors import KubernetesRefused
 from appliance.system.files import RealFiles
 from appliance.system.kuberneteshttp import HttpKubernetes
-from tests.api.apiserver import ApiServer
+from appliance.system.kubernetestexts import parse_pod, write_eviction
+from tests.api.apiserver import ApiServer, Reply
 from tests.manifests.rendered import files_of
 
 pytestmark = pytest.mark.api
@@ -52,13 +53,14 @@ def two_nodes(api: ApiServer) -> Iterator[None]:
         api.ask(api.admin, "DELETE", f"/api/v1/nodes/{name}")
 
 
-def eviction(name: str) -> dict[str, Any]:
-    """Return what asks for a pod to end; this server knows the earlier version only."""
-    return {
-        "apiVersion": "policy/v1beta1",
-        "kind": "Eviction",
-        "metadata": {"name": name, "namespace": "default"},
-    }
+def evict(api: ApiServer, name: str) -> Reply:
+    """Have a kubelet ask for a pod to end, the way the agent does.
+
+    This server knows the earlier version of the question only, which has the same shape.
+    """
+    found = parse_pod(api.ask(api.admin, "GET", f"{PODS}/{name}").body)
+    body = {**write_eviction(found), "apiVersion": "policy/v1beta1"}
+    return api.ask(api.kubelet(OWN), "POST", f"{PODS}/{name}/eviction", body)
 
 
 def test_nobody_registers_by_anothers_name(api: ApiServer) -> None:
@@ -86,13 +88,10 @@ def test_a_kubelet_lists_its_own_pods(api: ApiServer) -> None:
 
 
 def test_a_kubelet_evicts_its_own_pods_and_no_other(api: ApiServer) -> None:
-    mine, theirs = f"on-{OWN}", f"on-{OTHER}"
-    kubelet = api.kubelet(OWN)
-    evicted = api.ask(kubelet, "POST", f"{PODS}/{mine}/eviction", eviction(mine))
+    evicted = evict(api, f"on-{OWN}")
     assert evicted.status == 201, evicted.message
-    refused = api.ask(kubelet, "POST", f"{PODS}/{theirs}/eviction", eviction(theirs))
-    assert refused.status == 403
-    assert api.ask(api.admin, "GET", f"{PODS}/{theirs}").status == 200
+    assert evict(api, f"on-{OTHER}").status == 403
+    assert api.ask(api.admin, "GET", f"{PODS}/on-{OTHER}").status == 200
 
 
 def test_a_kubelet_deletes_its_own_pods_and_no_other(api: ApiServer) -> None:
