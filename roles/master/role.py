@@ -29,8 +29,9 @@ from roles.common.clusterstate import CONFIG, read_pinned_name
 from roles.common.componentcheck import check_components
 from roles.common.components import plan_components
 from roles.common.departure import ServerDeparture
-from roles.common.endpoints import build_node
+from roles.common.endpoints import ClusterNode, build_node
 from roles.common.leaving import Leaving
+from roles.common.opennebula import OpenNebulaParams
 from roles.common.probes import ADMIN
 from roles.common.registration import registration_of_server
 from roles.common.snapshots import check_snapshots
@@ -117,14 +118,7 @@ class MasterRole:
             vm_id, service_id = opennebula.vm_id, opennebula.service_id
             return Cleaning(system, ADMIN, node.node_name, vm_id, service_id, log)
         if name == "leave":
-            departure = ServerDeparture(
-                system,
-                node.node_name,
-                node.endpoints.control_plane,
-                lambda access: self._clean_servers(system, access, node.node_name, params, log),
-                log,
-            )
-            return Leaving(system, registration_of_server(node), departure, reporter, log)
+            return self._leaving(system, node, opennebula, reporter, log)
         if name == _UPGRADE:
             registry = params.registries.system_default
             folders = self._services["rke2"].folders
@@ -136,17 +130,28 @@ class MasterRole:
         tasks = f"clean and leave, {_SNAPSHOT} and {_LIST}, {_UPGRADE}"
         raise UnknownRole(f"a master has no task {name!r}; it has {tasks}")
 
-    def _clean_servers(
-        self, system: System, access: Access, node: str, params: MasterParams, log: Logger
-    ) -> Cleaning:
-        vm_id, service_id = params.opennebula.vm_id, params.opennebula.service_id
-        return Cleaning(
-            system,
-            access,
-            node,
-            vm_id,
-            service_id,
-            log,
-            only_servers=True,
-            onegate_timeout_s=_LEAVING_ONEGATE_TIMEOUT_S,
-        )
+    def _leaving(
+        self,
+        system: System,
+        node: ClusterNode,
+        opennebula: OpenNebulaParams,
+        reporter: Reporter,
+        log: Logger,
+    ) -> Leaving:
+        def clean_servers(access: Access) -> Cleaning:
+            return Cleaning(
+                system,
+                access,
+                node.node_name,
+                opennebula.vm_id,
+                opennebula.service_id,
+                log,
+                only_servers=True,
+                onegate_timeout_s=_LEAVING_ONEGATE_TIMEOUT_S,
+            )
+
+        endpoint = node.endpoints.control_plane
+        departure = ServerDeparture(system, node.node_name, endpoint, clean_servers, log)
+        has_joined = bool(read_pinned_name(system))
+        registration = registration_of_server(node)
+        return Leaving(system, registration, departure if has_joined else None, reporter, log)

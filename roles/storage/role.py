@@ -37,7 +37,6 @@ from roles.common.disk import (
     plan_disk,
 )
 from roles.common.election import MASTER_ROLE
-from roles.common.endpoints import build_node
 from roles.common.leaving import Leaving
 from roles.storage.params import StorageNodeParams
 
@@ -117,5 +116,5 @@ class StorageRole:
         """Return what a storage node does when it is asked to: leave, though it serves nobody."""
         if name != "leave":
             raise UnknownRole(f"a storage node has no task {name!r}; clean works on masters")
-        node = build_node(params, node_name=read_pinned_name(system))
-        return Leaving(system, {}, AgentDeparture(system, node.node_name), reporter, log)
+        name = read_pinned_name(system)
+        return Leaving(system, {}, AgentDeparture(system, name) if name else None, reporter, log)

@@ -93,6 +93,7 @@ class WorkerRole:
         """Return what a worker does when it is asked to: leave."""
         if name != "leave":
             raise UnknownRole(f"a worker has no task {name!r}; clean works on masters")
-        node = build_node(params, node_name=read_pinned_name(system))
-        departure = AgentDeparture(system, node.node_name)
-        return Leaving(system, registration_of_worker(node), departure, reporter, log)
+        name = read_pinned_name(system)
+        registration = registration_of_worker(build_node(params, node_name=name))
+        departure = AgentDeparture(system, name) if name else None
+        return Leaving(system, registration, departure, reporter, log)

@@ -176,6 +176,7 @@ def test_a_storage_node_is_behind_no_balancer_and_waits_for_no_gateway() -> None
     storage = Machine(cloud, "storage", 121, ONEAPP_STORAGE_DEVICE="")
     cloud.kubernetes.put(make_node(storage.name))
     storage.files.put("/var/lib/oneke/identity.json", '{"vm_id": 121, "role": "storage"}')
+    storage.files.put("/var/lib/oneke/cluster.json", f'{{"node_name": "{storage.name}"}}')
     remove(storage)
     started = storage.clock.monotonic()
     assert verdicts(leave(storage))["node"] == "removed"
@@ -230,14 +231,16 @@ def test_a_worker_that_may_not_delete_its_node_says_who_will(worker: Machine) ->
     assert "cleaner does it" in worker.published("ONEKE_ERROR")
 
 
-def test_who_never_registered_withdraws_nothing() -> None:
+@pytest.mark.parametrize("role", ["master", "worker", "storage"])
+def test_who_never_came_into_the_cluster_has_nothing_to_leave(role: str) -> None:
     cloud = Cloud()
-    worker = Machine(cloud, "worker", 111)
-    worker.onegate.update({"READY": "NO"})
-    worker.files.put("/var/lib/oneke/identity.json", '{"vm_id": 111, "role": "worker"}')
-    remove(worker)
-    leave(worker)
-    assert INGRESS_KEY not in worker.onegate.own
+    machine = Machine(cloud, role, 111, ONEAPP_STORAGE_DEVICE="")
+    machine.onegate.update({"READY": "NO"})
+    machine.files.put("/var/lib/oneke/identity.json", f'{{"vm_id": 111, "role": "{role}"}}')
+    remove(machine)
+    assert verdicts(leave(machine)) == {"balancers": "withdrawn"}
+    assert not any(key.startswith("ONEGATE_HAPROXY") for key in machine.onegate.own)
+    assert cloud.kubernetes.asked == []
 
 
 def test_a_gateway_is_in_no_cluster() -> None:
