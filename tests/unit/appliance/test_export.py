@@ -12,6 +12,7 @@ from appliance.parameters import Alias, Entry
 from appliance.service import Service
 from appliance.values import TYPES
 
+
 def entry(name: str, type_: str, **more: object) -> Entry:
     """Return an entry."""
     arguments = {"description": "Is it | or not.", "example": "x", **more}
