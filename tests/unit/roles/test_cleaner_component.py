@@ -12,6 +12,7 @@ from appliance.cli import make_parser
 from tests.manifests.rendered import files_of
 
 SCRIPT = Path(__file__).parents[3] / "packer" / "scripts" / "50-busybox-image.sh"
+DROP_IN = Path(__file__).parents[3] / "service.d" / "cleaner"
 FILE = "one-cleaner.yaml"
 
 
@@ -86,6 +87,15 @@ def test_it_may_change_its_root_and_nothing_else() -> None:
 def test_its_image_is_the_one_that_is_built_in_and_is_never_pulled() -> None:
     assert CONTAINER["imagePullPolicy"] == "Never"
     assert f"IMAGE={CONTAINER['image']}\n" in SCRIPT.read_text(encoding="utf-8")
+
+
+def test_an_image_without_the_archive_is_found_out_before_it_is_used() -> None:
+    script = SCRIPT.read_text(encoding="utf-8")
+    wanted = yaml.safe_load((DROP_IN / "image.yaml").read_text(encoding="utf-8"))
+    (archive,) = wanted["needs"]["files"]
+    folder, _, name = archive.rpartition("/")
+    assert f"IMAGES=${{ONEKE_IMAGES:-{folder}}}\n" in script
+    assert f"ARCHIVE=$IMAGES/{name}\n" in script
 
 
 @pytest.mark.parametrize("key", ["requests", "limits"])
