@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tarfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from appliance.errors import ArtifactRefused, FileError
 from appliance.system.files import Files
+
+if TYPE_CHECKING:
+    import tarfile
 
 _BLOCK = 1024 * 1024
 
@@ -125,6 +126,9 @@ class RealBulk:
         self, archive: PurePosixPath, into: PurePosixPath, picked: Mapping[str, str]
     ) -> dict[PurePosixPath, str]:
         """Unpack a tar archive; see `Bulk.unpack`."""
+        import tarfile  # with zlib and others: only an image's build unpacks anything
+        import zlib
+
         written: dict[PurePosixPath, str] = {}
         try:
             with tarfile.open(self._at(archive)) as tar:

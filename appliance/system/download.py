@@ -14,23 +14,21 @@ import hashlib
 import json
 import os
 import re
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from threading import Event
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import urlsplit
-
-import requests
-from urllib3.exceptions import HTTPError
 
 from appliance.errors import ArtifactRefused, ArtifactUnavailable, FileError
 from appliance.system.files import Files
-from appliance.system.transfer import SystemTrust, cause_of
 from appliance.system.watch import Unwatched, Watch
+
+if TYPE_CHECKING:
+    import requests
 
 _CHUNK = 64 * 1024
 _HEADERS = {"Accept-Encoding": "identity", "Connection": "close"}
@@ -224,6 +222,10 @@ class HttpDownloads:
         return _length(response)
 
     def _ask(self, url: str, headers: dict[str, str] | None = None) -> requests.Response:
+        import requests  # it takes 0.1 s, which nothing but an image's build needs
+
+        from appliance.system.transfer import SystemTrust, cause_of
+
         session = requests.Session()
         session.mount("https://", SystemTrust())
         try:
@@ -252,6 +254,8 @@ class HttpDownloads:
 
     def _chunks(self, response: requests.Response) -> Iterator[bytes]:
         """Yield what comes as it was sent: some servers call an archive an encoding."""
+        from urllib3.exceptions import HTTPError
+
         patience = self._patience
         since, came = time.monotonic(), 0
         while True:
@@ -259,7 +263,7 @@ class HttpDownloads:
                 raise ArtifactUnavailable(f"{response.url}: stopped; what came of it is kept")
             try:
                 chunk = response.raw.read1(_CHUNK, decode_content=False)
-            except (HTTPError, ssl.SSLError, OSError) as error:
+            except (HTTPError, OSError) as error:
                 raise _Interrupted(_cause(error)) from error
             if not chunk:
                 return
@@ -373,6 +377,11 @@ def _total_of(response: requests.Response, expression: re.Pattern[str]) -> int |
 
 
 def _cause(error: BaseException) -> str:
+    """Say in a few words why a connection broke."""
+    import requests
+
+    from appliance.system.transfer import cause_of
+
     broken = requests.ConnectionError()
     broken.__cause__ = error
     return cause_of(broken)
