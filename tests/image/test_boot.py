@@ -9,7 +9,7 @@ import pytest
 
 from tests.image.cluster import AGENT, ImageService
 from tests.image.disk import BootDisk
-from tests.image.vm import Vm
+from tests.image.vm import BOOT_S, Vm
 from tests.lab.lab import Lab
 
 pytestmark = pytest.mark.lab
@@ -47,7 +47,7 @@ def test_a_machine_boots_after_a_power_cut_and_boots_again(lab: Lab, boot_disk: 
     image = ImageService(lab, boot_disk)
     vm = image.machine()
     vm.wait_until(
-        lambda: "CONFIGURING: bootstrap" in vm.console(), 300, "the first run to be half done"
+        lambda: "CONFIGURING: bootstrap" in vm.console(), BOOT_S, "the first run to be half done"
     )
     assert image.published("READY") != "YES"
     vm.kill()

@@ -17,18 +17,17 @@ from typing import Literal, TypeVar
 
 from tests.image.disk import BootDisk
 from tests.image.monitor import GuestAgent, Monitor
+from tests.image.qemu import AGENT, CONSOLE, LAYER, MONITOR, qemu_argv
 from tests.lab.basics import CommandFailed, LabError, run, wait_until
 from tests.lab.box import STATE
 from tests.lab.context import context_text
 from tests.lab.disk import Disk
-from tests.lab.network import SWITCH, Switch, enter_argv, ip
+from tests.lab.network import SWITCH, Switch, ip
 from tests.lab.node import cable_name
 
-BOOT_S = 300
+BOOT_S = 600
 """Software emulation on a loaded machine takes minutes for what a processor does in seconds."""
 
-_KERNEL = "root=LABEL=rootfs rw console=ttyS0 net.ifnames=0 quiet mitigations=off"
-_AGENT_PORT = "org.qemu.guest_agent.0"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 _T = TypeVar("_T")
@@ -79,12 +78,12 @@ class Vm:
         self._folder.mkdir(parents=True)
         (self._folder / "qemu.log").touch()
         self._discs = 0
-        self._monitor = Monitor(self._folder / "monitor.sock")
-        self._agent = GuestAgent(self._folder / "agent.sock")
+        self._monitor = Monitor(self._folder / MONITOR)
+        self._agent = GuestAgent(self._folder / AGENT)
         self._talking = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         layer = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw"]
-        run([*layer, "-b", str(boot_disk.image), str(self._folder / "disk.qcow2")])
+        run([*layer, "-b", str(boot_disk.image), str(self._folder / LAYER)])
 
     @property
     def is_closed(self) -> bool:
@@ -108,9 +107,18 @@ class Vm:
             raise LabError(f"{self.name}: already switched on")
         for index in range(len(self._nics)):
             self._lay_cable(index)
+        cables = [cable_name(self.name, f"eth{index}") for index in range(len(self._nics))]
+        argv = qemu_argv(
+            self._folder,
+            self._boot_disk,
+            disc=self._disc,
+            disks=[(str(disk.device), disk.serial or disk.name) for disk in self._disks],
+            nics=[(cable, nic.mac) for cable, nic in zip(cables, self._nics, strict=True)],
+            memory_mib=self._memory_mib,
+        )
         with (self._folder / "qemu.log").open("ab") as said:
             self._process = subprocess.Popen(
-                self._argv(), stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
+                argv, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
             )
         self.powered_at = time.time()
         self.boots += 1
@@ -145,7 +153,12 @@ class Vm:
         """Ask it to reboot and return when it answers again."""
         before = self.read(_BOOT_ID)
         self.powered_at = time.time()
-        self.run(["systemctl", "--no-block", "reboot"])
+        try:
+            self.run(["systemctl", "--no-block", "reboot"])
+        except CommandFailed:
+            raise
+        except LabError:
+            pass  # the guest agent was ended before it could answer
         self.wait_until(lambda: self.read(_BOOT_ID) != before, timeout_s, "the next boot")
         self.boots += 1
 
@@ -261,7 +274,7 @@ class Vm:
 
     @property
     def _console(self) -> Path:
-        return self._folder / "console.log"
+        return self._folder / CONSOLE
 
     @property
     def _disc(self) -> Path:
@@ -287,39 +300,3 @@ class Vm:
         names = {cable_name(self.name, f"eth{index}") for index in range(len(self._nics))}
         for cable in names & self._switch.cables():
             ip("link", "del", cable, namespace=SWITCH)
-
-    def _argv(self) -> list[str]:
-        """The command that is the machine; it ends when the machine is off."""
-        argv = [*enter_argv(SWITCH), "qemu-system-x86_64", "-nodefaults", "-no-user-config"]
-        # Hardware acceleration may be there and yet not work; what is tested is the same without.
-        argv += ["-accel", "tcg,thread=multi", "-smp", "2", "-m", str(self._memory_mib)]
-        argv += ["-display", "none", "-device", "virtio-rng-pci"]
-        argv += ["-chardev", f"file,id=console,append=on,path={self._console}"]
-        argv += ["-serial", "chardev:console"]
-        argv += ["-kernel", str(self._boot_disk.kernel), "-initrd", str(self._boot_disk.initrd)]
-        argv += ["-append", _KERNEL]
-        argv += ["-qmp", f"unix:{self._folder}/monitor.sock,server=on,wait=off"]
-        argv += ["-chardev", f"socket,id=agent,path={self._folder}/agent.sock,server=on,wait=off"]
-        argv += ["-device", "virtio-serial-pci"]
-        argv += ["-device", f"virtserialport,chardev=agent,name={_AGENT_PORT}"]
-        # Flushes of the guest count: else the layer's own tables are lost in a power cut.
-        argv += _disk_argv("disk0", f"{self._folder}/disk.qcow2", "qcow2", "rootdisk")
-        for index, disk in enumerate(self._disks, start=1):
-            serial = disk.serial or f"disk{index}"
-            argv += _disk_argv(f"disk{index}", str(disk.device), "raw", serial)
-        argv += [
-            "-drive",
-            f"if=none,id=medium,media=cdrom,readonly=on,format=raw,file={self._disc}",
-        ]
-        argv += ["-device", "ide-cd,id=disc,drive=medium"]
-        for index, nic in enumerate(self._nics):
-            tap = f"ifname={cable_name(self.name, f'eth{index}')},script=no,downscript=no"
-            argv += ["-netdev", f"tap,id=net{index},{tap}"]
-            device = f"virtio-net-pci,id=nic{index},netdev=net{index},mac={nic.mac},romfile="
-            argv += ["-device", device]
-        return argv
-
-
-def _disk_argv(name: str, file: str, form: str, serial: str) -> list[str]:
-    drive = f"if=none,id={name},format={form},cache=writeback,discard=unmap,file={file}"
-    return ["-drive", drive, "-device", f"virtio-blk-pci,drive={name},serial={serial}"]

@@ -23,7 +23,12 @@ from tests.lab.basics import REPOSITORY, LabError
 BOXES = 2
 
 # Those that take longest begin first, so that none of them is left alone at the end.
-_LONGEST = ("test_cluster.py", "test_cluster_failures.py", "test_gateway_runs.py")
+_LONGEST = (
+    "test_cluster.py",
+    "test_cluster_failures.py",
+    "test_gateway_runs.py",
+    "test_boot.py",
+)
 _COUNT = re.compile(r"(\d+) (passed|failed|error|skipped|xfailed)")
 _NOTHING_COLLECTED = 5
 

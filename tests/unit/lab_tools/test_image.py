@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import socket
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.disk import EXTRAS, current_disk, disk_key
+from tests.image.disk import EXTRAS, BootDisk, current_disk, disk_key
 from tests.image.monitor import GuestAgent, Monitor
+from tests.image.qemu import qemu_argv
 from tests.lab.bake import RELEASES, Cache, Step, plan_steps
 from tests.lab.basics import REPOSITORY, LabError
 
@@ -92,6 +94,26 @@ def test_a_machine_that_says_nothing_is_not_waited_for_without_end(tmp_path: Pat
         listener.listen()
         with pytest.raises(LabError, match=r"agent\.sock: timed out"):
             GuestAgent(path).run(["true"], None, 10, answer_s=0.05)
+
+
+def test_a_machine_is_emulated_and_loses_in_a_power_cut_what_it_did_not_flush() -> None:
+    argv = qemu_argv(
+        Path("/vm"),
+        BootDisk(Path("/disks/one")),
+        disc=Path("/vm/context.iso"),
+        disks=[("/dev/loop1", "replicas")],
+        nics=[("storage0-eth0", "02:00:ac:14:00:67")],
+        memory_mib=768,
+    )
+    assert argv[argv.index("-accel") + 1].startswith("tcg")
+    drives = [value for option, value in itertools.pairwise(argv) if option == "-drive"]
+    files = [drive.rpartition("file=")[2] for drive in drives]
+    assert files == ["/vm/disk.qcow2", "/dev/loop1", "/vm/context.iso"]
+    written = [drive for drive in drives if "readonly=on" not in drive]
+    assert all("cache=writeback" in drive for drive in written)
+    assert all("unsafe" not in drive for drive in drives)
+    [nic] = [value for value in argv if value.startswith("virtio-net-pci")]
+    assert "mac=02:00:ac:14:00:67" in nic
 
 
 def test_the_kernel_is_there_before_the_scripts_that_may_care_about_it() -> None:
