@@ -54,9 +54,7 @@ class SnapshotTaking:
     def _own(self) -> list[EtcdSnapshot]:
         """List what was taken on this master under this name; one may be in several places."""
         every = self.system.kubernetes.etcd_snapshots(self.access)
-        return [
-            one for one in every if one.node == self.node and one.name.startswith(f"{self.name}-")
-        ]
+        return [one for one in every if one.name.startswith(f"{self.name}-{self.node}-")]
 
 
 @dataclass(frozen=True)
