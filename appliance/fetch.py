@@ -40,12 +40,14 @@ class Expected:
     """What fetching will take.
 
     Attributes:
-        folder: Where the room has to be.
-        size_bytes: How much, as far as servers tell.
+        folder: Where it ends up.
+        download_bytes: How much comes, as far as servers tell.
+        times: How many times as much that is in its place.
     """
 
     folder: PurePosixPath
-    size_bytes: int
+    download_bytes: int
+    times: int = 1
 
 
 class Fetch(Protocol):
@@ -129,7 +131,7 @@ class FetchArchive:
 
     def look(self, system: System) -> Expected:
         """Ask how large it is."""
-        return Expected(self.into, (system.downloads.look(self.url) or 0) * _UNPACKED)
+        return Expected(self.into, system.downloads.look(self.url) or 0, _UNPACKED)
 
     def apply(self, system: System) -> None:
         """Fetch, unpack, remember."""
@@ -181,7 +183,7 @@ class FetchImage:
         """Ask how large it is."""
         reference = f"{self.source}@{self.digest}"
         size = system.registry.size(reference, self.arch, is_plain=self.is_plain)
-        return Expected(self.path.parent, size * _UNCOMPRESSED)
+        return Expected(self.path.parent, size, _UNCOMPRESSED)
 
     def apply(self, system: System) -> None:
         """Save it beside, move it, remember."""
@@ -340,24 +342,25 @@ def _sort(results: Sequence[T | OnekeError]) -> tuple[list[T], list[OnekeError]]
 
 def _find_no_room(system: System, expected: Sequence[Expected]) -> list[FileError]:
     """Add up what goes to the same disk; downloads pass through a folder that may be elsewhere."""
+    passed = system.bulk.room(paths.DOWNLOADS_DIR)
     needed: dict[int, int] = {}
     folders: dict[int, PurePosixPath] = {}
     for one in expected:
-        room = system.bulk.room(one.folder)
-        needed[room.device] = needed.get(room.device, _SPARE_BYTES) + one.size_bytes
-        folders.setdefault(room.device, one.folder)
-    errors = []
-    for device, folder in folders.items():
-        free = system.bulk.room(folder).free_bytes
-        if free < needed[device]:
-            errors.append(
-                FileError(
-                    f"{folder}: {free // _MIB} MiB are free, and the artifacts take about"
-                    f" {needed[device] // _MIB} MiB",
-                    hint="make the disk larger; nothing was fetched yet",
-                )
-            )
-    return errors
+        device = system.bulk.room(one.folder).device
+        folders.setdefault(device, one.folder)
+        needed[device] = needed.get(device, _SPARE_BYTES) + one.download_bytes * one.times
+        if device != passed.device:
+            folders.setdefault(passed.device, paths.DOWNLOADS_DIR)
+            needed[passed.device] = needed.get(passed.device, 0) + one.download_bytes
+    return [
+        FileError(
+            f"{folder}: {free // _MIB} MiB are free, and the artifacts take about"
+            f" {needed[device] // _MIB} MiB",
+            hint="make the disk larger; nothing was fetched yet",
+        )
+        for device, folder in folders.items()
+        if (free := system.bulk.room(folder).free_bytes) < needed[device]
+    ]
 
 
 def _fetch(system: System, url: str, sha256: str) -> PurePosixPath:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import pytest
@@ -17,6 +17,7 @@ from appliance.errors import (
 )
 from appliance.fetch import Expected, FetchAll, FetchArchive, FetchFile, FetchImage, ForgetOthers
 from appliance.system import System
+from appliance.system.bulk import Room
 from tests.fakes import FakeFiles, PowerCut, Tape, make_system
 from tests.fakes.artifacts import FakeBulk, FakeDownloads, FakeRegistry, archive_of, sum_of
 
@@ -165,6 +166,17 @@ def test_a_disk_without_room_is_told_with_what_is_needed(world: World) -> None:
     world.bulk.free_bytes = 100 * 1024 * 1024
     with pytest.raises(FileError, match=r"/charts: 100 MiB are free, .* about 256 MiB"):
         ALL.preflight(world.system)
+
+
+def test_a_folder_of_downloads_on_another_disk_needs_room_too(world: World) -> None:
+    class TwoDisks(FakeBulk):
+        def room(self, folder: PurePosixPath) -> Room:
+            is_cache = folder.is_relative_to(paths.DOWNLOADS_DIR)
+            return Room(2, 500) if is_cache else Room(1, 10**12)
+
+    bulk = TwoDisks(world.files)
+    with pytest.raises(FileError, match=r"^/var/cache/oneke: 0 MiB are free"):
+        ALL.preflight(replace(world.system, bulk=bulk))
 
 
 def test_nothing_is_asked_of_servers_for_what_is_there(world: World) -> None:
