@@ -23,7 +23,7 @@ pytestmark = pytest.mark.lab
 
 ADDRESSES = {"s0": "172.20.0.110", "w0": "172.20.0.120"}
 MANIFESTS = f"{DATA}/server/manifests"
-TIMEOUT_S = 30
+TIMEOUT_S = 90
 CRD = "customresourcedefinitions"
 POOL = {
     "apiVersion": "metallb.io/v1beta1",
@@ -262,7 +262,7 @@ def test_a_file_that_can_not_be_applied_is_told_of_and_tried_again(
 
 def test_a_name_that_is_no_object_name_is_refused(server: Rke2) -> None:
     write(server, "Not_A_Name", config_map("unnamed"))
-    server.wait_journal("server", r'Addon.k3s.cattle.io \"Not_A_Name\" is invalid')
+    server.wait_journal("server", r"Addon.k3s.cattle.io \"Not_A_Name\" is invalid")
     assert not find(server, "configmap", "unnamed", "default")
     server.node.run(["rm", f"{MANIFESTS}/Not_A_Name.yaml"])
 

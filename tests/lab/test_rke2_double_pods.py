@@ -136,7 +136,7 @@ def is_true(obj: dict[str, Any], kind: str) -> bool:
     return any(each["type"] == kind and each["status"] == "True" for each in conditions)
 
 
-def wait_pods(server: Rke2, app: str, count: int, timeout_s: float = 20) -> dict[str, str]:
+def wait_pods(server: Rke2, app: str, count: int, timeout_s: float = 60) -> dict[str, str]:
     def all_there() -> dict[str, str]:
         found = pods(server, app)
         if len(found) != count:
@@ -179,7 +179,7 @@ def test_pods_run_where_selectors_and_taints_let_them(server: Rke2) -> None:
     told = next(one for one in waiting["status"]["conditions"] if one["type"] == "PodScheduled")
     assert "untolerated taint {CriticalAddonsOnly: true}" in told["message"]
     server.kubectl("delete", "deployment", "spread")
-    server.node.wait_until(lambda: not get(server, "pods", "-l", "app=spread"), 20, "no pods")
+    server.node.wait_until(lambda: not get(server, "pods", "-l", "app=spread"), 60, "no pods")
 
 
 def test_static_pods_are_shown(server: Rke2) -> None:
@@ -203,7 +203,7 @@ def test_a_budget_holds_evictions_up_until_pods_are_ready_elsewhere(
         status = get(server, "poddisruptionbudgets")[0].get("status") or {}
         return bool(status.get("currentHealthy") == 2)
 
-    server.node.wait_until(is_counted, 10, "the budget to know its pods")
+    server.node.wait_until(is_counted, 60, "the budget to know its pods")
     pod, node = next(iter(first.items()))
     status, text = evict_as_kubelet(machines[node], pod)
     assert status == 429
@@ -211,7 +211,7 @@ def test_a_budget_holds_evictions_up_until_pods_are_ready_elsewhere(
     server.kubectl("patch", "deployment", "held", "-p", '{"spec": {"replicas": 3}}')
     wait_pods(server, "held", 3)
     machines[node].node.wait_until(
-        lambda: evict_as_kubelet(machines[node], pod)[0] == 201, 10, "the eviction"
+        lambda: evict_as_kubelet(machines[node], pod)[0] == 201, 60, "the eviction"
     )
     after = wait_pods(server, "held", 3)
     assert pod not in after
@@ -257,12 +257,12 @@ def test_pods_leave_a_dead_node_after_a_while_and_go_for_good_with_it(
 ) -> None:
     machines["w1"].node.kill()
     server.wait_condition(["w1"], status="Unknown")
-    assert set(wait_pods(server, "held", 3, 40).values()) == {"w0"}
+    assert set(wait_pods(server, "held", 3, 120).values()) == {"w0"}
     stuck = [pod["spec"]["nodeName"] for pod in get(server, "pods", "-l", "app=held")]
     assert stuck.count("w1") == 3
     server.kubectl("delete", "node", "w1")
     server.node.wait_until(
-        lambda: len(get(server, "pods", "-l", "app=held")) == 3, 20, "the stuck pods to go"
+        lambda: len(get(server, "pods", "-l", "app=held")) == 3, 60, "the stuck pods to go"
     )
 
 
@@ -335,7 +335,7 @@ def wait_ended(server: Rke2, name: str, condition: str) -> dict[str, Any]:
             raise LabError(str([job.get("status") for job in jobs_of(server, name)]))
         return found[-1]
 
-    return server.node.wait_until(ended, 30, f"a job of {name} to be {condition}")
+    return server.node.wait_until(ended, 60, f"a job of {name} to be {condition}")
 
 
 def test_a_command_that_is_due_runs_in_the_host_and_tells_what_it_said(server: Rke2) -> None:
@@ -346,7 +346,7 @@ def test_a_command_that_is_due_runs_in_the_host_and_tells_what_it_said(server: R
     assert said == "to the log\n0\n"
     assert server.node.read("/run/was-here") == server.node.run(["hostname"]).stdout
     server.kubectl("delete", "cronjob", "due", "-n", "kube-system")
-    server.node.wait_until(lambda: not jobs_of(server, "due"), 20, "its jobs to go with it")
+    server.node.wait_until(lambda: not jobs_of(server, "due"), 60, "its jobs to go with it")
 
 
 def test_a_command_that_fails_is_a_failed_job_with_its_status(server: Rke2) -> None:
@@ -368,7 +368,7 @@ def test_a_command_that_still_runs_is_not_run_twice_and_ends_at_its_deadline(ser
     assert job["status"]["conditions"][0]["reason"] == "DeadlineExceeded"
     assert any(event["cronjob"] == "slow" for event in server.events("cronjob.skipped"))
     server.node.wait_until(
-        lambda: "sleep 600" not in server.node.run(["ps", "ax"]).stdout, 20, "its process to end"
+        lambda: "sleep 600" not in server.node.run(["ps", "ax"]).stdout, 60, "its process to end"
     )
 
 
@@ -381,7 +381,7 @@ def test_an_image_that_is_never_pulled_and_is_not_there_is_waited_for(server: Rk
     def is_told() -> bool:
         return any(event["reason"] == "ErrImageNeverPull" for event in server.events("pod.waiting"))
 
-    server.node.wait_until(is_told, 20, "the pod to say what it waits for")
+    server.node.wait_until(is_told, 60, "the pod to say what it waits for")
     server.kubectl("delete", "cronjob", "missing", "-n", "kube-system")
 
 

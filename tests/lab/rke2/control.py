@@ -90,7 +90,7 @@ class Rke2:
         """What its unit has said in this boot."""
         return self.node.journal(f"rke2-{role}.service")
 
-    def wait_active(self, role: str, timeout_s: float = 20) -> None:
+    def wait_active(self, role: str, timeout_s: float = 60) -> None:
         """Wait until systemd has its READY."""
 
         def active() -> bool:
@@ -102,7 +102,7 @@ class Rke2:
 
         self.node.wait_until(active, timeout_s, f"rke2-{role} to be active")
 
-    def wait_journal(self, role: str, text: str, timeout_s: float = 20) -> str:
+    def wait_journal(self, role: str, text: str, timeout_s: float = 60) -> str:
         """Wait until its unit has said a text; returns all that it said."""
 
         def said() -> str:
@@ -156,7 +156,7 @@ class Rke2:
         }
 
     def wait_condition(
-        self, names: Sequence[str], kind: str = "Ready", status: str = "True", timeout_s: float = 20
+        self, names: Sequence[str], kind: str = "Ready", status: str = "True", timeout_s: float = 60
     ) -> None:
         """Wait until a condition of all these nodes has a status."""
 

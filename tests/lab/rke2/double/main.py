@@ -22,8 +22,11 @@ USAGE:
    rke2 [global options] command [command options]
 
 COMMANDS:
-   server   Run management server
-   agent    Run node agent
+   server         Run management server
+   agent          Run node agent
+   etcd-snapshot  Manage etcd snapshots
+   certificate    Manage RKE2 certificates
+   token          Manage tokens
 
 GLOBAL OPTIONS:
    --debug        (logging) Turn on debug logs [$RKE2_DEBUG]
@@ -59,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command == "container-init":
             return container.become(rest[0])
         return container.keep(rest[0], double_argv("container-init"))
+    if command in ("etcd-snapshot", "token", "certificate"):
+        from . import admin
+
+        return admin.run(command, rest)
     if command in ("kubectl", "crictl"):
         from . import tools
 

@@ -112,6 +112,11 @@ def supervisor_secret(crt: Path, names: Sequence[str]) -> str:
     return json.dumps({"metadata": metadata, "data": data, "type": "kubernetes.io/tls"})
 
 
+def end_of(crt: Path) -> str:
+    """Until when a certificate is valid."""
+    return _openssl(["x509", "-noout", "-enddate", "-in", str(crt)]).strip().partition("=")[2]
+
+
 def server_context(crt: Path, client_ca: Path) -> ssl.SSLContext:
     """TLS of a server that asks for a client certificate and does without."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -24,6 +25,8 @@ from .helm import HelmController
 from .journal import Fatal, error, event, fatal, info, warning
 from .kubelet import Kubelet, NodeSettings, double_argv, node_addresses, node_annotations
 from .nodefiles import write_kubelet_kubeconfig, write_pod_manifest
+from .reset import reset
+from .snapshots import SnapshotError, Snapshots
 from .start import (
     Start,
     notify_ready,
@@ -44,6 +47,10 @@ CRITICAL = (
 """Settings that have to be the same on all servers, and are compared."""
 
 
+ROTATED = "/rke2/bootstrap"
+"""Key of the bootstrap data after the token was rotated."""
+
+
 class Server:
     """One run of the process."""
 
@@ -56,6 +63,7 @@ class Server:
         self.store = Store(Etcd())
         self.password = ""
         self.settings = compared_settings(start)
+        self.snapshots = Snapshots(start, self.store, self.knobs)
 
     def run(self) -> None:
         """Come up, say so, and go on until told to end.
@@ -64,6 +72,9 @@ class Server:
             Fatal: If there is a reason to end; systemd starts the process again.
         """
         prepare_node()
+        if self.start.values.get("cluster-reset"):
+            reset(self.start, _check_value)
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         self._bury_removed_member()
@@ -82,6 +93,7 @@ class Server:
         self._wait_for_api()
         threading.Thread(target=self._keep_pods, daemon=True).start()
         self.knobs.pass_phase("hooks")
+        (self.folder / "db" / "reset-flag").unlink(missing_ok=True)
         info("rke2 is up and running")
         notify_ready()
         event("ready", role="server", node=self.start.name)
@@ -155,6 +167,29 @@ class Server:
             self._write_cas(kept["data"])
         if token.ca_hash:
             self._check_hash(token, (self.tls / "server-ca.crt").read_bytes())
+
+    def _rotate_token(self, shared: Supervisor, new: str) -> None:
+        """Take another token for this server at once, and for the data of all."""
+        try:
+            self.password = parse_token(new).password
+        except TokenError as trouble:
+            raise SnapshotError(str(trouble)) from None
+        if shared.agent_password == shared.password:
+            shared.agent_password = self.password
+        shared.password = self.password
+        self._keep_bootstrap()
+        self.store.etcd.put(ROTATED, (self.db / "bootstrap.json").read_text())
+        pem = (self.tls / "server-ca.crt").read_bytes()
+        paths.write(self.folder / "token", f"{long_token(pem, 'server', self.password)}\n")
+        event("token.rotated", node=self.start.name)
+
+    def _follow_rotation(self) -> None:
+        """Keep the own copy of what the data are encrypted with as the others have it."""
+        entry = self.store.etcd.get(ROTATED)
+        own = self.db / "bootstrap.json"
+        if entry is not None and own.exists() and own.read_text() != entry.value:
+            paths.write(own, entry.value)
+            event("token.followed", node=self.start.name)
 
     def _keep_bootstrap(self) -> None:
         """Keep the CAs with the data; their passphrase is the token."""
@@ -280,6 +315,8 @@ class Server:
             agent_password=agents or self.password,
             settings=self.settings,
             store=self.store,
+            snapshots=self.snapshots,
+            rotate=lambda new: self._rotate_token(shared, new),
         )
         serve(shared, str(self.start.values["bind-address"]), paths.RUN / "tls" / "supervisor.crt")
         return shared
@@ -534,6 +571,8 @@ class Server:
                 self._leave()
             if (self.db / "tombstone").exists():
                 return
+            with contextlib.suppress(EtcdError):
+                self._follow_rotation()
             for name in ("etcd", "kube-apiserver"):
                 if not pods.is_alive(name):
                     pods.revive(name)
@@ -582,7 +621,7 @@ class Server:
         write_bundled(folder, self.start, self.knobs.minor())
         deployer = Deployer(folder, disabled, self._supervisor_api(), self.knobs)
         helm = HelmController(self.store, self._supervisor_api(), self.knobs, self._own_id())
-        for part in (deployer, helm):
+        for part in (deployer, helm, self.snapshots):
             threading.Thread(target=part.run, daemon=True).start()
 
     def _supervisor_api(self) -> Api:

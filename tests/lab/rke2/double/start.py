@@ -77,6 +77,19 @@ def read_start(role: str, arguments: Sequence[str]) -> Start:
     """
     knobs = Knobs()
     info(f"Starting rke2 {role} {knobs.version()[1]}")
+    start, unknown, files = read_settings(role, arguments, knobs)
+    _record(start, unknown, files)
+    return start
+
+
+def read_settings(
+    role: str, arguments: Sequence[str], knobs: Knobs
+) -> tuple[Start, list[str], list[Path]]:
+    """What a process is to be started with, the keys it does not know, and the files it is from.
+
+    Raises:
+        Fatal: If RKE2 would not start with them.
+    """
     try:
         given = parse_arguments(role, arguments)
         base = Path(dict(given).get("config") or os.environ.get("RKE2_CONFIG_FILE") or paths.CONFIG)
@@ -93,9 +106,7 @@ def read_start(role: str, arguments: Sequence[str]) -> Start:
     if values.get("with-node-id"):
         name += "-" + _kept(paths.NODE_ID, secrets.token_hex(4))
     addresses = tuple(as_list(values.get("node-ip"))) or (_own_address(),)
-    start = Start(role, knobs, values, token, agent_token, name, addresses)
-    _record(start, unknown, files)
-    return start
+    return Start(role, knobs, values, token, agent_token, name, addresses), unknown, files
 
 
 def prepare_node() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import secrets
 import socket
 import tempfile
 import threading
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from .etcd import EtcdError
 from .https import Handler, TlsServer
 from .journal import error, event, info
 from .knobs import Knobs
+from .snapshots import SnapshotError, Snapshots
 from .store import Conflict, Store
 
 SERVER, NODE = "rke2:server", "rke2:agent"
@@ -41,6 +43,8 @@ class Supervisor:
     agent_password: str
     settings: Mapping[str, Any]
     store: Store
+    snapshots: Snapshots
+    rotate: Callable[[str], None]
     attached: bool = False
     core: bool = False
     held: list[socket.socket] = field(default_factory=list)
@@ -73,6 +77,10 @@ class SupervisorHandler(Handler):
             return 200, self.server.ca_pem()
         if path == "/db/info":
             return self._for(SERVER, self._db_info)
+        if path == "/db/snapshot":
+            return self._for(SERVER, lambda: self._snapshot(json.loads(body or b"{}")))
+        if path == "/v1-rke2/token":
+            return self._for(SERVER, lambda: self._rotate(json.loads(body or b"{}")))
         if not path.startswith("/v1-rke2/"):
             return 404, "404 page not found\n"
         name = path.removeprefix("/v1-rke2/")
@@ -161,6 +169,32 @@ class SupervisorHandler(Handler):
                 for member in members
             ]
         }
+
+    def _snapshot(self, asked: Mapping[str, Any]) -> tuple[int, Any]:
+        """Do with snapshots what the command line wants."""
+        kept, name = self.server.shared.snapshots, str(asked.get("name", ""))
+        try:
+            if asked.get("operation") == "save":
+                return 200, {"name": kept.save(name)}
+            if asked.get("operation") == "delete":
+                kept.delete(name)
+                return 200, {}
+            if asked.get("operation") == "prune":
+                return 200, {"removed": kept.prune(name, int(asked["retention"]))}
+            return 200, {"items": kept.list()}
+        except (SnapshotError, OSError) as trouble:
+            return 500, f"{trouble}\n"
+
+    def _rotate(self, asked: Mapping[str, Any]) -> tuple[int, Any]:
+        """Take another token from now on."""
+        new = str(asked.get("newToken") or "")
+        if not new:
+            return 400, "new token is required\n"
+        try:
+            self.server.shared.rotate(new)
+        except SnapshotError as trouble:
+            return 400, f"{trouble}\n"
+        return 200, {}
 
     def _node_path(self, name: str) -> tuple[int, Any]:
         shared = self.server.shared
