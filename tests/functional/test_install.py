@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,6 +97,27 @@ def install(
     return run
 
 
+@pytest.fixture(scope="module")
+def whole(
+    upstream: Upstream,
+    locked: Locked,
+    services: Mapping[str, Service],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A folder that flavor EE was installed into."""
+    root = tmp_path_factory.mktemp("whole")
+    build = Build(Flavor.EE, "amd64", upstream.sources)
+    run_install(machine(root), services, locked.lock, build, FakeLog(), dry_run=False)
+    return root
+
+
+@pytest.fixture
+def installed(whole: Path, tmp_path: Path) -> Path:
+    """The folder of the test, as if flavor EE had been installed into it."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
 def tree(root: Path) -> dict[str, tuple[str, int]]:
     """Every file below a folder with its sum and mode, but for what a run is locked with."""
     return {
@@ -182,11 +204,8 @@ def test_an_image_of_flavor_ee_gets_everything_in_its_place(
     assert not (tmp_path / "var/cache/oneke").exists()
 
 
-def test_an_archive_of_an_image_has_its_name_and_the_machine_s_kind(
-    install: Installer, tmp_path: Path
-) -> None:
-    install(Flavor.EE)
-    path = tmp_path / AGENT_IMAGES / "quay.io_metallb_speaker_v0.15.2.tar"
+def test_an_archive_of_an_image_has_its_name_and_the_machine_s_kind(installed: Path) -> None:
+    path = installed / AGENT_IMAGES / "quay.io_metallb_speaker_v0.15.2.tar"
     with tarfile.open(path) as tar:
         names = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
         manifest = json.loads(names["manifest.json"].read())  # type: ignore[union-attr]
@@ -212,26 +231,23 @@ def test_an_image_of_flavor_ce_gets_programs_and_charts(
 
 
 def test_an_image_of_flavor_ce_on_top_of_ee_has_nothing_of_ee_left(
-    install: Installer, tmp_path: Path
+    install: Installer, installed: Path
 ) -> None:
-    install(Flavor.EE)
     install(Flavor.CE)
-    assert not list((tmp_path / AGENT_IMAGES).iterdir())
-    left = tree(tmp_path)
+    assert not list((installed / AGENT_IMAGES).iterdir())
+    left = tree(installed)
     assert "usr/local/bin/rke2" in left
     assert not [name for name in left if "artifacts/" in name and ".tar.json" in name]
     assert not install(Flavor.CE).changes
 
 
 def test_a_second_run_changes_nothing_and_asks_nobody(
-    install: Installer, upstream: Upstream, tmp_path: Path
+    install: Installer, upstream: Upstream, installed: Path
 ) -> None:
-    install(Flavor.EE)
-    before = tree(tmp_path)
-    upstream.mirror.forget()
+    before = tree(installed)
     assert not install(Flavor.EE).changes
     assert upstream.mirror.asked == []
-    assert tree(tmp_path) == before
+    assert tree(installed) == before
 
 
 def test_no_more_than_four_are_fetched_at_once(install: Installer, upstream: Upstream) -> None:
@@ -242,24 +258,22 @@ def test_no_more_than_four_are_fetched_at_once(install: Installer, upstream: Ups
 
 
 def test_check_image_finds_all_of_it_and_what_is_taken_away(
-    install: Installer, locked: Locked, services: Mapping[str, Service], tmp_path: Path
+    locked: Locked, services: Mapping[str, Service], installed: Path
 ) -> None:
-    install(Flavor.EE)
-
     brought = {f"file {file}" for one in services.values() for file in one.image.needs.files}
 
     def missing() -> list[str]:
-        lines = check_image(machine(tmp_path), services, locked.lock, Looked(None, kernel=False))
+        lines = check_image(machine(installed), services, locked.lock, Looked(None, kernel=False))
         wanted = ("image ", "file ", "rke2 ", "helm ", "no parts")
         shown = [line for line in lines if line.subject.startswith(wanted)]
         assert len(shown) > len(IMAGES)
         return [line.subject for line in shown if not line.is_there and line.subject not in brought]
 
     assert missing() == []
-    (tmp_path / "usr/local/bin/rke2-killall.sh").unlink()
-    chart = tmp_path / "usr/share/oneke/charts/metallb-0.15.2.tgz"
+    (installed / "usr/local/bin/rke2-killall.sh").unlink()
+    chart = installed / "usr/share/oneke/charts/metallb-0.15.2.tgz"
     chart.write_bytes(chart.read_bytes()[:-1])
-    assert missing() == [f"file /{chart.relative_to(tmp_path)}", "rke2 in /usr/local"]
+    assert missing() == [f"file /{chart.relative_to(installed)}", "rke2 in /usr/local"]
 
 
 # ---- what is not as it is locked
@@ -316,10 +330,9 @@ def test_one_flipped_bit_in_a_layer_is_named_with_both_digests(
 
 
 def test_a_file_that_was_changed_in_place_is_fetched_again(
-    install: Installer, upstream: Upstream, tmp_path: Path
+    install: Installer, upstream: Upstream, installed: Path
 ) -> None:
-    install(Flavor.EE)
-    before = tree(tmp_path)
+    before = tree(installed)
     places = (
         "usr/local/bin/rke2",
         "usr/share/oneke/charts/longhorn-1.9.1.tgz",
@@ -327,13 +340,13 @@ def test_a_file_that_was_changed_in_place_is_fetched_again(
         f"{AGENT_IMAGES}/quay.io_frrouting_frr_9.1.0.tar",
     )
     for place in places:
-        data = bytearray((tmp_path / place).read_bytes())
+        data = bytearray((installed / place).read_bytes())
         data[len(data) // 2] ^= 1
-        (tmp_path / place).write_bytes(data)
+        (installed / place).write_bytes(data)
     upstream.mirror.forget()
     assert len(install(Flavor.EE).changes) == 1
     assert len(upstream.mirror.bodies()) == 3
-    after = tree(tmp_path)
+    after = tree(installed)
     assert {k: v for k, v in after.items() if "journal" not in k} == {
         k: v for k, v in before.items() if "journal" not in k
     }
