@@ -6,6 +6,7 @@ puts into YAML goes through the filter `to_yaml`.
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Sequence
 from dataclasses import fields
@@ -37,6 +38,11 @@ def to_yaml(value: object) -> str:
         width=math.inf,
     )
     return text.strip()[1:-1]
+
+
+def to_base64(text: str) -> str:
+    """Write a text as Kubernetes' Secrets hold it."""
+    return base64.b64encode(text.encode()).decode("ascii")
 
 
 class _OneLineDumper(yaml.SafeDumper):
@@ -93,4 +99,5 @@ def _make_environment(folders: tuple[Path, ...]) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters["to_yaml"] = to_yaml
+    environment.filters["to_base64"] = to_base64
     return environment

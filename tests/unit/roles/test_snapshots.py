@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -31,7 +32,8 @@ S3: Mapping[str, str] = {
     "S3_ACCESS_KEY": "access-me",
     "S3_SECRET_KEY": "hide-me",
 }
-SECRETS = ("access-me", "hide-me")
+KEYS = ("access-me", "hide-me")
+SECRETS = (*KEYS, *(base64.b64encode(text.encode()).decode() for text in KEYS))
 FILE = "one-etcd-s3.yaml"
 
 
@@ -53,6 +55,11 @@ def problems(**changes: str) -> dict[str, str]:
 def secret_of(**changes: str) -> Any:
     files = {one.name: one.text for one in build_manifests(decided(**changes).params, SERVICES)}
     return yaml.safe_load(files[FILE])
+
+
+def told(**changes: str) -> dict[str, str]:
+    data = secret_of(**changes)["data"]
+    return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
 # --- what RKE2 is told ----------------------------------------------------------------------------
@@ -87,10 +94,10 @@ def test_of_an_object_store_the_settings_name_the_secret_alone() -> None:
 
 
 def test_the_secret_says_all_that_is_known_of_the_store() -> None:
-    found = secret_of(**S3, S3_TLS_ENABLED="NO", S3_REGION="eu-west-1", RETENTION="14")
+    found = secret_of(**S3)
     assert found["metadata"] == {"name": S3_SECRET, "namespace": "kube-system"}
     assert found["type"] == "etcd.k3s.cattle.io/s3-config-secret"
-    assert found["stringData"] == {
+    assert told(**S3, S3_TLS_ENABLED="NO", S3_REGION="eu-west-1", RETENTION="14") == {
         "etcd-s3-bucket": "backup",
         "etcd-s3-endpoint": "s3.example.org:9000",
         "etcd-s3-region": "eu-west-1",
@@ -103,8 +110,7 @@ def test_the_secret_says_all_that_is_known_of_the_store() -> None:
 
 
 def test_a_bucket_alone_is_enough() -> None:
-    found = secret_of(S3_BUCKET="backup")["stringData"]
-    assert found == {"etcd-s3-bucket": "backup", "etcd-s3-retention": "5"}
+    assert told(S3_BUCKET="backup") == {"etcd-s3-bucket": "backup", "etcd-s3-retention": "5"}
 
 
 def test_the_file_is_for_root_alone_and_not_shown() -> None:
