@@ -9,8 +9,9 @@ from pathlib import PurePosixPath
 
 from appliance import paths
 from appliance.actions import WriteFile
+from appliance.artifact import Artifact, FetchArchive, FetchFile, FetchImage
 from appliance.errors import LockFileError, raise_all
-from appliance.fetch import Artifact, FetchAll, FetchArchive, FetchFile, FetchImage, ForgetOthers
+from appliance.fetch import FetchAll, ForgetOthers
 from appliance.imagecontent import FileArtifact, Flavor, fill_name, fill_url
 from appliance.lock import Lock, Pin, Sources
 from appliance.plan import Plan, Stage

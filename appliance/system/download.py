@@ -10,9 +10,6 @@ Source: RFC 9110, 13.1.5 (If-Range) and 14 (range requests).
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -21,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from threading import Event
 from typing import TYPE_CHECKING, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 from appliance.errors import ArtifactRefused, ArtifactUnavailable, FileError
 from appliance.system.files import Files
+from appliance.system.part import Part, name_of
 from appliance.system.watch import Unwatched, Watch
 
 if TYPE_CHECKING:
@@ -274,88 +271,6 @@ class HttpDownloads:
                 if came < patience.slowest * elapsed:
                     raise _Interrupted(f"only {came} bytes came in {elapsed:.0f} s")
                 since, came = time.monotonic(), 0
-
-
-class Part:
-    """What came of a file so far, and of which file it is.
-
-    Attributes:
-        name: What people call the file.
-        validator: What the server calls this very content; empty where it tells nothing.
-        was_resumed: Whether it is of more than one connection.
-    """
-
-    def __init__(self, whole: Path, url: str) -> None:
-        """Take up what is there of this address."""
-        self._whole = whole
-        self._url = url
-        self._path = whole.with_name(f"{whole.name}.part")
-        self._notes = whole.with_name(f"{whole.name}.part.json")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._digest = hashlib.sha256()
-        self.name = name_of(url)
-        self.validator = self._known_validator()
-        self.was_resumed = False
-        self.size = 0
-        self._take_up()
-        self._file = self._path.open("ab")
-
-    def _known_validator(self) -> str:
-        try:
-            notes = json.loads(self._notes.read_text(encoding="utf-8"))
-            return str(notes["validator"]) if notes["url"] == self._url else ""
-        except (OSError, ValueError, KeyError, TypeError):
-            return ""
-
-    def _take_up(self) -> None:
-        if not self.validator or not self._path.is_file():
-            self.validator = ""
-            self._path.unlink(missing_ok=True)
-            return
-        with self._path.open("rb") as file:
-            while data := file.read(1024 * 1024):
-                self._digest.update(data)
-                self.size += len(data)
-
-    @property
-    def sum(self) -> str:
-        """The sum of what is there."""
-        return self._digest.hexdigest()
-
-    def restart(self, validator: str) -> None:
-        """Throw away what is there, for content that the server calls so."""
-        self._file.truncate(0)
-        self._digest = hashlib.sha256()
-        self.size = 0
-        self.was_resumed = False
-        self.validator = validator
-        self._notes.write_text(json.dumps({"url": self._url, "validator": validator}) + "\n")
-
-    def add(self, chunk: bytes) -> None:
-        """Append what came."""
-        written = 0
-        while written < len(chunk):
-            written += os.write(self._file.fileno(), chunk[written:])
-        self._digest.update(chunk)
-        self.size += len(chunk)
-
-    def put_in_place(self) -> None:
-        """Give the file its name: it is whole."""
-        os.fsync(self._file.fileno())
-        self._path.replace(self._whole)
-        self._notes.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Leave what is there for later; nothing is left of nothing."""
-        self._file.close()
-        if self._path.exists() and not self._path.stat().st_size:
-            self._path.unlink()
-            self._notes.unlink(missing_ok=True)
-
-
-def name_of(url: str) -> str:
-    """Return the last part of an address, as people call what is there."""
-    return PurePosixPath(urlsplit(url).path).name
 
 
 def _validator(response: requests.Response) -> str:

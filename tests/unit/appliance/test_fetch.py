@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from appliance import paths
+from appliance.artifact import Expected, FetchArchive, FetchFile, FetchImage
 from appliance.errors import (
     ArtifactRefused,
     ArtifactUnavailable,
@@ -15,7 +16,7 @@ from appliance.errors import (
     OnekeError,
     SeveralErrors,
 )
-from appliance.fetch import Expected, FetchAll, FetchArchive, FetchFile, FetchImage, ForgetOthers
+from appliance.fetch import FetchAll, ForgetOthers
 from appliance.system import System
 from appliance.system.bulk import Room
 from tests.fakes import FakeFiles, PowerCut, Tape, make_system
