@@ -148,7 +148,8 @@ class HttpDownloads:
 
     def _fill(self, part: Part, url: str, sha256: str) -> None:
         for is_last in (False, True):
-            self._try_again(url, lambda: self._go_on(part, url, sha256), part)
+            if part.sum != sha256:
+                self._try_again(url, lambda: self._go_on(part, url, sha256), part)
             if part.sum == sha256:
                 return
             found, size = part.sum, part.size
@@ -172,7 +173,8 @@ class HttpDownloads:
                 failures = 1 if reached >= furthest + _CHUNK else failures + 1
                 furthest = max(furthest, reached)
                 if failures >= self._patience.tries:
-                    kept = f"; {reached} bytes of it are kept" if reached else ""
+                    is_kept = part and part.size and part.validator
+                    kept = f"; {reached} bytes of it are kept" if is_kept else ""
                     raise ArtifactUnavailable(
                         f"{url}: {error} (tried {failures} times{kept})",
                         hint="run it again to go on, or name another --source",

@@ -1,4 +1,4 @@
-"""A file that is not whole yet: `NAME.part`, and `NAME.part.json`, which tells of what it is one."""
+"""A file that is not whole yet: `NAME.part`, and beside it `NAME.part.json`: what it is a part of."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ class Part:
             while data := file.read(1024 * 1024):
                 self._digest.update(data)
                 self.size += len(data)
+        self.was_resumed = self.size > 0
 
     @property
     def sum(self) -> str:
@@ -79,9 +80,9 @@ class Part:
         self._notes.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Leave what is there for later; nothing is left of nothing."""
+        """Leave what is there for later, if anybody can tell later what it is a part of."""
         self._file.close()
-        if self._path.exists() and not self._path.stat().st_size:
+        if self._path.exists() and not (self.validator and self._path.stat().st_size):
             self._path.unlink()
             self._notes.unlink(missing_ok=True)
 

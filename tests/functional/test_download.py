@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import subprocess
 import sys
@@ -105,6 +106,44 @@ def test_a_damaged_part_is_thrown_away_and_the_file_comes_whole(
     at(tmp_path, ".part").write_bytes(part)
     assert fetch(mirror, tmp_path) == DATA
     assert left(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_part_that_is_all_of_the_file_is_judged_by_its_sum(
+    mirror: Mirror, tmp_path: Path, is_damaged: bool
+) -> None:
+    assert fetch(mirror, tmp_path) == DATA
+    tag = hashlib.sha256(DATA).hexdigest()[:16]
+    data = bytearray(DATA)
+    data[9] ^= is_damaged
+    at(tmp_path).unlink()
+    at(tmp_path, ".part").write_bytes(data)
+    notes = {"url": f"{mirror.url}/file", "validator": f'"{tag}"'}
+    at(tmp_path, ".part.json").write_text(json.dumps(notes))
+    mirror.forget()
+    assert fetch(mirror, tmp_path) == DATA
+    # Either nothing was asked for, or the end that is not there, and then all of it.
+    assert [wanted for _, wanted in mirror.asked] == ["bytes=300000-", ""] * is_damaged
+    assert left(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("notes", ["", "{", "[]", '{"url": 1}', '{"url": "https://other/"}'])
+def test_a_part_of_which_nothing_is_known_is_thrown_away(
+    mirror: Mirror, tmp_path: Path, notes: str
+) -> None:
+    at(tmp_path).parent.mkdir(parents=True)
+    at(tmp_path, ".part").write_bytes(DATA[:1000])
+    at(tmp_path, ".part.json").write_text(notes)
+    assert fetch(mirror, tmp_path) == DATA
+    assert [wanted for _, wanted in mirror.asked] == [""]
+
+
+def test_what_can_not_be_taken_up_is_not_said_to_be_kept(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.of("/file").has_tag = False
+    mirror.of("/file").cuts = [1000, 1000, 1000]
+    with pytest.raises(ArtifactUnavailable, match=r"\(tried 3 times\)$"):
+        fetch(mirror, tmp_path)
+    assert left(tmp_path) == []
 
 
 def test_a_server_without_ranges_is_asked_from_the_beginning_again(
