@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 
-from appliance.errors import KubernetesRefused
+from appliance.errors import KubernetesConflict, KubernetesRefused, KubernetesUnavailable
+from appliance.system import kuberneteshttp
 from appliance.system.files import RealFiles
+from appliance.system.kubernetes import Pod
 from appliance.system.kuberneteshttp import HttpKubernetes
 from appliance.system.kubernetestexts import parse_pod, write_eviction
-from tests.api.apiserver import ApiServer, Reply
+from tests.api.apiserver import ApiServer
 from tests.manifests.rendered import files_of
 
 pytestmark = pytest.mark.api
@@ -35,7 +38,7 @@ def pod(name: str, on: str) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default"},
+        "metadata": {"name": name, "namespace": "default", "labels": {"on": on}},
         "spec": {"nodeName": on, "containers": [container], "terminationGracePeriodSeconds": 0},
     }
 
@@ -53,14 +56,19 @@ def two_nodes(api: ApiServer) -> Iterator[None]:
         api.ask(api.admin, "DELETE", f"/api/v1/nodes/{name}")
 
 
-def evict(api: ApiServer, name: str) -> Reply:
-    """Have a kubelet ask for a pod to end, the way the agent does.
+@pytest.fixture(autouse=True)
+def earlier_evictions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask for evictions in the earlier version, of the same shape: this server knows no other."""
 
-    This server knows the earlier version of the question only, which has the same shape.
-    """
-    found = parse_pod(api.ask(api.admin, "GET", f"{PODS}/{name}").body)
-    body = {**write_eviction(found), "apiVersion": "policy/v1beta1"}
-    return api.ask(api.kubelet(OWN), "POST", f"{PODS}/{name}/eviction", body)
+    def write(pod: Pod) -> dict[str, Any]:
+        return {**write_eviction(pod), "apiVersion": "policy/v1beta1"}
+
+    monkeypatch.setattr(kuberneteshttp, "write_eviction", write)
+
+
+def pod_of(api: ApiServer, name: str) -> Pod:
+    """Return the pod of a node."""
+    return parse_pod(api.ask(api.admin, "GET", f"{PODS}/on-{name}").body)
 
 
 def test_nobody_registers_by_anothers_name(api: ApiServer) -> None:
@@ -88,10 +96,40 @@ def test_a_kubelet_lists_its_own_pods(api: ApiServer) -> None:
 
 
 def test_a_kubelet_evicts_its_own_pods_and_no_other(api: ApiServer) -> None:
-    evicted = evict(api, f"on-{OWN}")
-    assert evicted.status == 201, evicted.message
-    assert evict(api, f"on-{OTHER}").status == 403
+    mine, theirs = pod_of(api, OWN), pod_of(api, OTHER)
+    assert CLIENT.evict(api.kubelet(OWN), mine)
+    assert not CLIENT.evict(api.kubelet(OWN), mine), "it is gone"
+    with pytest.raises(KubernetesRefused) as refused:
+        CLIENT.evict(api.kubelet(OWN), theirs)
+    assert refused.value.status == 403
     assert api.ask(api.admin, "GET", f"{PODS}/on-{OTHER}").status == 200
+
+
+def test_a_pod_that_bears_the_name_of_an_earlier_one_stays(api: ApiServer) -> None:
+    earlier = replace(pod_of(api, OWN), uid="00000000-0000-0000-0000-000000000000")
+    with pytest.raises(KubernetesConflict):
+        CLIENT.evict(api.kubelet(OWN), earlier)
+    assert CLIENT.pods(api.kubelet(OWN), OWN) == (pod_of(api, OWN),)
+
+
+def test_a_budget_for_disruptions_says_try_again(api: ApiServer) -> None:
+    """Nobody counts what the budget lets go here, and so it lets nothing go."""
+    budget = {
+        "apiVersion": "policy/v1beta1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "none", "namespace": "default"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"on": OWN}}},
+    }
+    assert api.put(budget).status == 201
+    # What has not begun yet is let go in any case.
+    runs, kind = {"status": {"phase": "Running"}}, "application/merge-patch+json"
+    assert api.ask(api.kubelet(OWN), "PATCH", f"{PODS}/on-{OWN}/status", runs, kind).status == 200
+    try:
+        with pytest.raises(KubernetesUnavailable) as later:
+            CLIENT.evict(api.kubelet(OWN), pod_of(api, OWN))
+        assert later.value.status == 429
+    finally:
+        assert api.ask(api.admin, "DELETE", api.path_of(budget)).status == 200
 
 
 def test_a_kubelet_deletes_its_own_pods_and_no_other(api: ApiServer) -> None:
