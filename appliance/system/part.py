@@ -1,4 +1,4 @@
-"""A file that is not whole yet: `NAME.part`, and beside it `NAME.part.json`: what it is a part of."""
+"""A file that is not whole yet: `NAME.part`, and in `NAME.part.json` what it is a part of."""
 
 from __future__ import annotations
 
