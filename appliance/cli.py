@@ -350,7 +350,7 @@ def _task(arguments: argparse.Namespace) -> int:
             print(line, flush=True)
 
     options = _options(arguments, dry_run=arguments.dry_run)
-    argument = getattr(arguments, "argument", "")
+    argument = getattr(arguments, "argument", None) or ""
     options = replace(options, onegate_timeout_s=arguments.onegate_timeout_s, argument=argument)
     task = getattr(arguments, "task", arguments.verb)
     result = run_task(real_system(), options, task, make_logger(), tell)

@@ -26,7 +26,6 @@ def add_cluster_verbs(verbs: Any, add_verb: AddVerb, run: Callable[..., int]) ->
     snapshot.add_argument(
         "--name",
         dest="argument",
-        default="",
         type=_snapshot_name,
         help="what its name begins with (on-demand)",
     )

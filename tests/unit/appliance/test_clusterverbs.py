@@ -72,6 +72,8 @@ def test_a_snapshot_is_taken_under_the_name_that_is_given(
 ) -> None:
     assert cli.main(["etcd", "snapshot", "--name", "before-upgrade", "--dry-run"]) == 0
     assert "before-upgrade" in capsys.readouterr().out
+    assert cli.main(["etcd", "snapshot", "--dry-run"]) == 0
+    assert "on-demand" in capsys.readouterr().out
     assert not any("etcd-snapshot" in call for call in master.commands.ran)
 
 
