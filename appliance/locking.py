@@ -275,10 +275,13 @@ def find_chart(text: str, name: str, version: str, where: str) -> Pin:
         raise ArtifactRefused(f"{where}: has no {name} {version}") from error
     except (yaml.YAMLError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ArtifactRefused(f"{where}: is no index of charts that holds {name}") from error
-    match = _SUM.match(digest)
+    match = _SUM.match(digest.removeprefix("sha256:"))
     if not match:
         raise ArtifactRefused(f"{where}: has no digest of {name} {version}")
-    return Pin(urljoin(where, url), match["sum"].lower())
+    address = urljoin(where, url)
+    if not address.startswith(("https://", "http://")):
+        raise ArtifactRefused(f"{where}: {name} {version} is at {address}, which is not HTTP")
+    return Pin(address, match["sum"].lower())
 
 
 def find_references(text: str, where: str) -> Iterator[str]:

@@ -75,7 +75,7 @@ WHERE = "https://charts.example/stable/index.yaml"
         ({"urls": ["https://other.example/c.tgz"]}, "https://other.example/c.tgz"),
         ({"urls": ["/c.tgz"]}, "https://charts.example/c.tgz"),
         ({"version": "v1.2.3"}, "https://charts.example/stable/chart-1.2.3.tgz"),
-        ({"digest": f"{SUM}"}, "https://charts.example/stable/chart-1.2.3.tgz"),
+        ({"digest": f"sha256:{SUM}"}, "https://charts.example/stable/chart-1.2.3.tgz"),
     ],
 )
 def test_a_chart_is_found_where_its_index_says(change: dict[str, object], url: str) -> None:
@@ -87,6 +87,8 @@ def test_a_chart_is_found_where_its_index_says(change: dict[str, object], url: s
     [
         (index(version="2"), "has no chart 1.2.3"),
         (index(digest=""), "has no digest"),
+        (index(digest="sha1:abc"), "has no digest"),
+        (index(urls=["oci://charts.example/chart"]), "which is not HTTP"),
         (index(urls=[]), "is no index"),
         ("entries: {}", "is no index"),
         ("[]", "is no index"),
