@@ -243,10 +243,10 @@ def _text(found: Mapping[str, Any], key: str, form: re.Pattern[str], where: str)
 def _refuse_other_places(template: str, where: str) -> None:
     """Refuse what would not be filled in later."""
     try:
-        names = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        places = [place[1:] for place in Formatter().parse(template) if place[1] is not None]
     except ValueError as error:
         raise ServiceDefinitionError(f"{where}: {template!r}: {error}") from error
-    if names - _IN_PLACE:
+    if any(name not in _IN_PLACE or form or conversion for name, form, conversion in places):
         raise ServiceDefinitionError(f"{where}: {template!r}: only version and arch are filled in")
 
 

@@ -6,6 +6,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from appliance.errors import ServiceDefinitionError
 from appliance.imagecontent import (
@@ -61,6 +63,9 @@ def test_a_plus_in_a_version_is_quoted_in_an_address_only() -> None:
         ({"files": [{**FILE, "url": "host/x"}]}, "url: 'host/x'"),
         ({"files": [{**FILE, "url": "https://h/{versoin}"}]}, "only version and arch"),
         ({"files": [{**FILE, "url": "https://h/{0}"}]}, "only version and arch"),
+        ({"files": [{**FILE, "url": "https://h/{version:{x}}"}]}, "only version and arch"),
+        ({"files": [{**FILE, "url": "https://h/{version!r}"}]}, "only version and arch"),
+        ({"files": [{**FILE, "url": "https://h/{version.x}"}]}, "only version and arch"),
         ({"files": [{**FILE, "url": "https://h/{"}]}, "url"),
         ({"files": [{**FILE, "into": "/x"}]}, "either unpack or into"),
         ({"files": [{**FILE, "unpack": "x"}]}, "expected an absolute path"),
@@ -81,6 +86,25 @@ def test_what_is_not_well_formed_is_refused(change: dict[str, Any], complaint: s
         parse_image_content({**GOOD, **change}, "image.yaml")
     assert complaint in str(refused.value)
     assert str(refused.value).startswith("image.yaml")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["", "tool", "/x", "{", "ee"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from([*GOOD, *FILE, "pick", "programs"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*GOOD, "more"]), VALUES), VALUES)
+def test_whatever_is_written_is_read_or_refused(document: dict[str, Any], file: Any) -> None:
+    for one in (document, {**GOOD, **document}, {**GOOD, "files": [file]}, file):
+        try:
+            parse_image_content(one, "image.yaml")
+        except ServiceDefinitionError as error:
+            assert str(error).startswith("image.yaml")
 
 
 def content(**change: Any) -> ImageContent:

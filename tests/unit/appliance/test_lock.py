@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from appliance.errors import LockFileError
 from appliance.lock import Lock, Pin, parse_lock, parse_sources, render_lock
@@ -40,6 +43,25 @@ def test_what_is_no_lock_is_refused_with_its_place(text: str, complaint: str) ->
     with pytest.raises(LockFileError) as refused:
         parse_lock(text, "lock")
     assert complaint in str(refused.value)
+
+
+KEYS = st.sampled_from(["releases", "files", "charts", "images", "amd64", "url", "sha256", "x"])
+DOCUMENTS = st.recursive(
+    st.none() | st.integers() | st.sampled_from(["", SUM, f"sha256:{SUM}", "https://h/x", "x"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(DOCUMENTS | st.text())
+def test_whatever_is_written_is_read_as_it_is_written_or_refused(document: object) -> None:
+    text = document if isinstance(document, str) else yaml.safe_dump(document)
+    try:
+        lock = parse_lock(text, "lock")
+    except LockFileError as error:
+        assert str(error).startswith("lock: ")
+    else:
+        assert parse_lock(render_lock(lock), "lock") == lock
 
 
 def test_the_longest_beginning_decides_which_mirror_stands_in() -> None:
