@@ -37,6 +37,7 @@ class Machine:
     Attributes:
         born_s: When OneFlow lists it.
         leaves_s: When it is told to shut down, and not counted any more.
+        done_s: When it is gone for good, although OneFlow may still list it.
         gone_s: When OneFlow lists it no more.
         registered_s: When its node comes.
         ready: Ready, as its node says until it recovers.
@@ -54,6 +55,7 @@ class Machine:
     role: str
     born_s: float = LONG_AGO
     leaves_s: float = NEVER
+    done_s: float = NEVER
     gone_s: float = NEVER
     registered_s: float = LONG_AGO
     ready: str | None = "True"
@@ -74,6 +76,10 @@ class Machine:
     def is_listed(self, at_s: float) -> bool:
         """Say whether OneFlow has it then."""
         return self.born_s <= at_s < self.gone_s
+
+    def is_there(self, at_s: float) -> bool:
+        """Say whether it is a VM of the service then."""
+        return self.is_listed(at_s) and at_s < self.done_s
 
     def is_ready(self, at_s: float) -> bool:
         """Say whether its node is Ready then."""
@@ -110,8 +116,10 @@ class Machine:
             attributes[_NAME_KEY] = self.publishes
         if self.blocked is not None:
             attributes[_BLOCKED_KEY] = self.blocked
-        lcm_state = 12 if at_s >= self.leaves_s else 3
-        vm = {"ID": str(self.vm_id), "STATE": "3", "LCM_STATE": str(lcm_state)}
+        state, lcm_state = (3, 12) if at_s >= self.leaves_s else (3, 3)
+        if at_s >= self.done_s:
+            state, lcm_state = 6, 0
+        vm = {"ID": str(self.vm_id), "STATE": str(state), "LCM_STATE": str(lcm_state)}
         vm_id: object = str(self.vm_id) if as_text else self.vm_id
         return {"deploy_id": vm_id, "vm_info": {"VM": {**vm, "USER_TEMPLATE": attributes}}}
 
@@ -131,7 +139,7 @@ class Cluster:
         roles = []
         for role in ROLES:
             listed = self.listed(role, at_s)
-            count = sum(at_s < one.leaves_s for one in listed)
+            count = sum(at_s < min(one.leaves_s, one.done_s) for one in listed)
             roles.append(
                 {
                     "name": role,

@@ -76,8 +76,10 @@ STORIES = (
     "recovers",
     "comes",
     "leaves",
-    *("gone",) * 6,
+    "gone",
+    "gone",
     "goes",
+    "done",
     "held",
     "no node",
 )
@@ -115,6 +117,8 @@ def _machine(vm_id: int, role: str, story: str, a: int, b: int, member: int) -> 
     if story == "goes":
         return replace(silent, gone_s=1.0 + b % 60)
     gone_s = min(0.0, 40.0 - a) - b % 50
+    if story == "done":
+        return replace(silent, done_s=gone_s)
     return replace(silent, gone_s=gone_s, is_going=story == "held")
 
 
@@ -148,6 +152,18 @@ _VICTIM = st.tuples(
     st.booleans(),
     st.just(False),
 )
+# One that is dead in every respect.
+_DEAD = st.tuples(
+    st.sampled_from(("worker", "storage", "master")),
+    st.sampled_from(("gone", "gone", "done")),
+    st.integers(100, 400),
+    st.integers(0, 199),
+    st.integers(0, 2),
+    st.just("right"),
+    st.sampled_from((None, str(SERVICE_ID))),
+    st.booleans(),
+    st.booleans(),
+)
 _LIE = st.builds(
     Lie,
     st.sampled_from((*HARMLESS, *KINDS, *DOWN)),
@@ -175,7 +191,7 @@ def cases(draw: Any) -> Case:
     """Make a case."""
     lies = draw(_LIES)
     said_falsely = any(lie.kind in _WORDS for lie in lies)
-    drawn = [draw(_VICTIM), *draw(st.lists(_MACHINE, min_size=1, max_size=4))]
+    drawn = [draw(_VICTIM), draw(_DEAD), *draw(st.lists(_MACHINE, max_size=3))]
     machines = [Machine(OWN_VM, "master", label=str(OWN_VM), publishes=OWN_NODE)]
     for number, (role, story, a, b, member, label, service, publishes, heir) in enumerate(drawn):
         one = _machine(number + 4, role, story, a, b, member)
@@ -232,7 +248,7 @@ def wrongs(case: Case, nodes: Nodes) -> list[str]:
         one = machines[name]
         if one.vm_id == OWN_VM:
             found.append("its own node")
-        if one.is_listed(at_s) and at_s < one.leaves_s:
+        if one.is_there(at_s) and at_s < one.leaves_s:
             found.append(f"{name}: its VM lives")
         if one.is_ready(at_s):
             found.append(f"{name}: is Ready")
@@ -281,7 +297,7 @@ def _is_dead(one: Machine, case: Case, nodes: Nodes, end_s: float) -> bool:
     if end_s - silent_since_s < GRACE_S:
         return False
     there = [
-        other for other in case.cluster.machines for at_s in nodes.told_s if other.is_listed(at_s)
+        other for other in case.cluster.machines for at_s in nodes.told_s if other.is_there(at_s)
     ]
     return not any(
         str(other.vm_id) == one.label or (other.publishes == one.name and other.blocked != one.name)
