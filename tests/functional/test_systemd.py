@@ -169,6 +169,15 @@ def test_people_at_the_console_see_what_a_run_does(name: str) -> None:
     assert service["StandardError"] == "journal"
 
 
+def test_a_node_leaves_before_what_it_needs_for_that_is_stopped() -> None:
+    text = (UNITS / "oneke-leave.service").read_text(encoding="utf-8")
+    after = " ".join(re.findall(r"^After=(.*)$", text, re.MULTILINE)).split()
+    needed = {"rke2-server.service", "rke2-agent.service", "network-online.target"}
+    assert {*needed, "nss-lookup.target", "remote-fs.target"} <= set(after)
+    # A run of the agent that goes on would take back what leaving does.
+    assert settings("oneke-leave.service")["Unit"]["Before"] == "oneke-agent.service"
+
+
 def test_presets_leave_the_roles_daemons_to_the_agent(root: Path) -> None:
     presets = root / "usr/lib/systemd/system-preset"
     presets.mkdir(exist_ok=True)
