@@ -26,6 +26,7 @@ KEPT, DELETED, TO_DELETE, FAILED = "kept", "deleted", "to delete", "failed"
 # An extended answer costs the server 10-15 ms a VM: it is left alone for several times as long.
 _GENTLE = 3.0
 _ONEGATE_TIMEOUT_S = 60.0
+_HURRIED_ONEGATE_TIMEOUT_S = 5.0
 _NODE_ROLES = ("master", "worker", "storage")
 _NOT_HERE = "clean works on a master that serves: kubectl get nodes shows which do"
 
@@ -40,7 +41,7 @@ class Cleaning:
         vm_id: Its own VM.
         service_id: Its own service; None where it is not known.
         only_servers: Whether others than servers are left alone.
-        onegate_timeout_s: For how long OneGate is asked again where it does not answer.
+        is_hurried: Whether there is little time: OneGate is not waited for long, nor spared.
     """
 
     system: System
@@ -50,7 +51,7 @@ class Cleaning:
     service_id: int | None
     log: Logger
     only_servers: bool = False
-    onegate_timeout_s: float = _ONEGATE_TIMEOUT_S
+    is_hurried: bool = False
 
     def run(self, *, dry_run: bool) -> TaskResult:
         """Delete what is dead for good, or tell what would be deleted; see `Task.run`.
@@ -104,7 +105,7 @@ class Cleaning:
         first = self._look()
         if not cleaner.has_suspects(nodes, first, self._us()):
             return (first,)
-        took_s = first.answered_s - first.asked_s
+        took_s = 0.0 if self.is_hurried else first.answered_s - first.asked_s
         self.system.clock.sleep(max(cleaner.APART_S, _GENTLE * took_s))
         return (first, self._look(mark))
 
@@ -126,8 +127,8 @@ class Cleaning:
             asked_s = clock.monotonic()
             return onegate.service(_NODE_ROLES)
 
-        timeout_s = self.onegate_timeout_s if onegate else 0
-        deadline = Deadline.after(clock, timeout_s)
+        usual_s = _HURRIED_ONEGATE_TIMEOUT_S if self.is_hurried else _ONEGATE_TIMEOUT_S
+        deadline = Deadline.after(clock, usual_s if onegate else 0)
         try:
             service = retry("which VMs there are", ask, deadline, log=self.log)
         except OneGateError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
@@ -30,6 +31,8 @@ from roles.common.turn import Turn
 LONGEST_ANSWER_S = 5.0
 """A shutdown has little time, and none for an API server that takes longer."""
 CLEAN_EVERY_S = 10.0
+CLEANING_S = 25.0
+"""What looking for dead masters may take: two answers of OneGate, and the time between them."""
 _FORBIDDEN = 403
 _CHANGED = "its node changed while it was looked at"
 
@@ -47,8 +50,8 @@ class Departure(Protocol):
     access: Access
     hint: str
 
-    def look(self) -> Readiness:
-        """Do what can be done now, and say whether it is out."""
+    def look(self, left_s: float = math.inf) -> Readiness:
+        """Do what can be done in the time that is left, and say whether it is out."""
 
     def preview(self) -> Readiness:
         """Say whether it could be taken out now; change nothing.
@@ -76,7 +79,7 @@ class AgentDeparture:
         self._kubernetes = system.kubernetes
         self._silence = Silence(system)
 
-    def look(self) -> Readiness:
+    def look(self, left_s: float = math.inf) -> Readiness:
         """Delete it; see `Departure.look`."""
         try:
             return self._delete()
@@ -148,7 +151,7 @@ class ServerDeparture:
 
     # ---- a look
 
-    def look(self) -> Readiness:
+    def look(self, left_s: float = math.inf) -> Readiness:
         """Take it out as soon as that is safe; see `Departure.look`."""
         try:
             if self._asked is None:
@@ -156,20 +159,22 @@ class ServerDeparture:
                 if not isinstance(found, Access):
                     return found
                 self._asked = found
-            return self._go_on(self._asked)
+            return self._go_on(self._asked, left_s)
         except KubernetesConflict:
             return NotYet(_CHANGED)
         except KubernetesError as error:
             self._asked = None
             return NotYet(str(error)) if error.retryable else Failed(str(error))
 
-    def _go_on(self, access: Access) -> Readiness:
+    def _go_on(self, access: Access, left_s: float) -> Readiness:
         self._turn_taken_by = access
         other = self._turn.take(access)
         if other:
             return NotYet(other)
         nodes = self._system.kubernetes.nodes(access)
-        if dead_servers(nodes, self.node) and self._clean(access):
+        may_clean = left_s >= CLEANING_S and self._system.clock.monotonic() >= self._next_clean
+        if may_clean and dead_servers(nodes, self.node):
+            self._clean(access)
             # That took its time, in which much may have changed.
             return NotYet("masters that may be dead go first")
         found = decide_removal(nodes, self.node)
@@ -177,18 +182,14 @@ class ServerDeparture:
             self._system.kubernetes.delete_node(access, found.node)
         return _readiness_of(found)
 
-    def _clean(self, access: Access) -> bool:
-        """Delete dead servers, unless that was tried a moment ago; say whether it was tried."""
-        clock = self._system.clock
-        if clock.monotonic() < self._next_clean:
-            return False
+    def _clean(self, access: Access) -> None:
+        """Delete dead servers."""
         try:
             for line in self._make_cleaning(access).run(dry_run=False).lines:
                 self._log.info("leaving.looked", node=line.subject, reason=line.reason)
         except OnekeError as error:
             self._log.warning("leaving.not_looked", reason=str(error))
-        self._next_clean = clock.monotonic() + CLEAN_EVERY_S
-        return True
+        self._next_clean = self._system.clock.monotonic() + CLEAN_EVERY_S
 
     # ---- whom to ask
 

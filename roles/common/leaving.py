@@ -150,11 +150,12 @@ class Leaving:
 
     def _remove(self, departure: Departure) -> TaskLine:
         self.reporter.progress(CONFIGURING, "leaving: its node is taken out of the cluster")
+        deadline = Deadline.after(self.system.clock, REMOVAL_S)
         try:
             wait_until(
                 "its node to be taken out of the cluster",
-                departure.look,
-                Deadline.after(self.system.clock, REMOVAL_S),
+                lambda: departure.look(deadline.remaining_s()),
+                deadline,
                 every_s=_EVERY_S,
                 log=self.log,
                 on_reason=self._tell_reason,

@@ -45,7 +45,6 @@ from roles.master.unchangeable import refuse_changed
 
 _READY_TIMEOUT_S = 900.0
 _SNAPSHOT, _LIST, _UPGRADE = "etcd-snapshot", "etcd-list", "upgrade-plan"
-_LEAVING_ONEGATE_TIMEOUT_S = 5.0
 
 
 class MasterRole:
@@ -147,7 +146,7 @@ class MasterRole:
                 opennebula.service_id,
                 log,
                 only_servers=True,
-                onegate_timeout_s=_LEAVING_ONEGATE_TIMEOUT_S,
+                is_hurried=True,
             )
 
         endpoint = node.endpoints.control_plane

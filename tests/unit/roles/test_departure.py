@@ -13,7 +13,12 @@ from appliance.system.kubernetes import Access, Node
 from appliance.waiting import Failed, NotYet, Readiness, Ready
 from roles.common.cleaner import GRACE_S
 from roles.common.cleaning import Cleaning
-from roles.common.departure import CLEAN_EVERY_S, AgentDeparture, ServerDeparture
+from roles.common.departure import (
+    CLEAN_EVERY_S,
+    CLEANING_S,
+    AgentDeparture,
+    ServerDeparture,
+)
 from roles.common.drain import SILENT_S
 from roles.common.endpoints import ClusterEndpoint
 from roles.common.etcdmembers import find_members
@@ -66,7 +71,8 @@ class Masters:
         name = f"m{number}"
 
         def cleaning(access: Access) -> Cleaning:
-            return Cleaning(system, access, name, number, 1, self.log, only_servers=True)
+            hurried = {"only_servers": True, "is_hurried": True}
+            return Cleaning(system, access, name, number, 1, self.log, **hurried)
 
         return ServerDeparture(system, name, ClusterEndpoint(VIP, 6443), cleaning, self.log)
 
@@ -353,6 +359,27 @@ def test_the_dead_are_looked_at_not_more_often_than_is_good_for_onegate() -> Non
     masters.go_on(departure)
     spent = masters.clock.monotonic() - started
     assert masters.onegate.asked <= 2 * (spent / CLEAN_EVERY_S + 1)
+
+
+def test_the_dead_are_not_looked_at_where_no_time_is_left_for_that() -> None:
+    masters = Masters(3)
+    masters.die(3)
+    departure = masters.leave(1)
+    departure.look(CLEANING_S - 1)
+    assert masters.onegate.asked == 0
+    departure.look(CLEANING_S)
+    assert masters.onegate.asked > 0
+
+
+def test_looking_at_the_dead_takes_no_longer_than_it_may_with_a_slow_onegate() -> None:
+    masters = Masters(3)
+    masters.die(3)
+    masters.onegate.answered = lambda: masters.clock.pass_time(4)
+    started = masters.clock.monotonic()
+    masters.leave(1).look()
+    assert masters.names == ["m1", "m2", "m3"]
+    assert masters.kubernetes.members["m3"].is_going
+    assert masters.clock.monotonic() - started <= CLEANING_S
 
 
 def test_onegate_that_does_not_answer_keeps_the_dead_and_the_others_in() -> None:
