@@ -11,7 +11,6 @@ from appliance.errors import ArtifactRefused, ArtifactUnavailable
 from appliance.system.bulk import Room
 from appliance.system.files import Files
 from tests.fakes.files import FakeFiles
-from tests.fakes.tape import Tape
 
 
 def sum_of(text: str) -> str:
@@ -33,10 +32,9 @@ class FakeDownloads:
         asked: Every address that was fetched, in order.
     """
 
-    def __init__(self, files: Files, *, tape: Tape | None = None) -> None:
+    def __init__(self, files: Files) -> None:
         """Write into these files."""
         self._files = files
-        self._tape = tape or Tape()
         self.served: dict[str, str] = {}
         self.gone: set[str] = set()
         self.asked: list[str] = []
@@ -82,10 +80,9 @@ class FakeRegistry:
         saved: Every reference that was saved, in order.
     """
 
-    def __init__(self, files: Files, *, tape: Tape | None = None) -> None:
+    def __init__(self, files: Files) -> None:
         """Write into these files."""
         self._files = files
-        self._tape = tape or Tape()
         self.images: dict[str, str] = {}
         self.is_installed = True
         self.saved: list[str] = []
@@ -161,7 +158,8 @@ class FakeBulk:
 
     def list_names(self, folder: PurePosixPath) -> tuple[str, ...]:
         """Return the names of what is right there."""
-        kept = self._files.kept if isinstance(self._files, FakeFiles) else ()
+        files = self._files
+        kept = (*files.kept, *files.links) if isinstance(files, FakeFiles) else ()
         own = {path.relative_to(folder).parts[0] for path in kept if folder in path.parents}
         return tuple(sorted(own))
 

@@ -63,8 +63,8 @@ def make_system(
         disks=disks or FakeDisks(tape=tape),
         kubernetes=kubernetes or FakeKubernetes(tape=tape),
         supervisor=supervisor or FakeSupervisor(),
-        downloads=downloads or FakeDownloads(files, tape=tape),
-        registry=registry or FakeRegistry(files, tape=tape),
+        downloads=downloads or FakeDownloads(files),
+        registry=registry or FakeRegistry(files),
         bulk=bulk or FakeBulk(files),
         onegate=onegate,
     )
