@@ -207,19 +207,19 @@ class Cluster:
     def __init__(self, master: Rke2) -> None:
         self.master = master
 
-    def list(self, kind: str, *words: str) -> list[dict[str, Any]]:
+    def all_of(self, kind: str, *words: str) -> list[dict[str, Any]]:
         told = self.master.kubectl("get", kind, "-A", "-o", "json", *words)
         items: list[dict[str, Any]] = json.loads(told)["items"]
         return items
 
     def names(self, kind: str) -> frozenset[str]:
-        return frozenset(one["metadata"]["name"] for one in self.list(kind))
+        return frozenset(one["metadata"]["name"] for one in self.all_of(kind))
 
     def contents(self) -> Contents:
         workloads = {
             f"{kind} {one['metadata']['namespace']}/{one['metadata']['name']}"
             for kind in ("Deployment", "DaemonSet", "StatefulSet")
-            for one in self.list(kind)
+            for one in self.all_of(kind)
         }
         return Contents(
             self.names("helmcharts"),
@@ -234,12 +234,12 @@ class Cluster:
         """What is not done yet: files that are not applied, jobs, and pods that do not run."""
         ends = [
             f"addon {one['metadata']['name']}"
-            for one in self.list("addons")
+            for one in self.all_of("addons")
             if not one["spec"].get("checksum")
         ]
         ends += [
             f"chart {one['metadata']['name']}"
-            for one in self.list("helmcharts")
+            for one in self.all_of("helmcharts")
             if not one.get("status", {}).get("jobName")
         ]
         ends += [f"pod {name}" for name in self.waiting_pods()]
@@ -249,7 +249,7 @@ class Cluster:
         """Pods that neither run nor have done what they are for."""
         return [
             f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
-            for pod in self.list("pods")
+            for pod in self.all_of("pods")
             if pod["status"]["phase"] not in ("Running", "Succeeded")
         ]
 
@@ -257,7 +257,7 @@ class Cluster:
         """The nodes with a pod of a workload that runs."""
         found = [
             str(pod["spec"]["nodeName"])
-            for pod in self.list("pods")
+            for pod in self.all_of("pods")
             if pod["metadata"]["name"].startswith(f"{name}-")
             and pod["status"]["phase"] == "Running"
         ]
@@ -304,14 +304,14 @@ class TestChoices:
     @classmethod
     def helpers(cls, lab: Lab) -> dict[str, Rke2]:
         """A worker and a storage node, that join whoever needs them."""
+        nodes: dict[str, Node] = {}
         for name, address in HELPERS.items():
             context = common_context(None) | nic_context(0, PRIVATE, address)
-            lab.node(name, context=context | {"REPORT_READY": "NO"}, nics=PRIVATE_NIC, agent=False)
-        made = {}
-        for name in HELPERS:
-            lab.nodes[name].wait_contextualized()
-            made[name] = Rke2(lab.nodes[name])
-        return made
+            context |= {"REPORT_READY": "NO"}
+            nodes[name] = lab.node(name, context=context, nics=PRIVATE_NIC, agent=False)
+        for node in nodes.values():
+            node.wait_contextualized()
+        return {name: Rke2(node) for name, node in nodes.items()}
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -426,7 +426,7 @@ def assert_in_place(cluster: Cluster, choice: Choice) -> None:
     if choice.traefik:
         assert cluster.places("one-traefik") == ["worker"]
         [service] = [
-            one for one in cluster.list("services") if one["metadata"]["name"] == "one-traefik"
+            one for one in cluster.all_of("services") if one["metadata"]["name"] == "one-traefik"
         ]
         ports = {port["name"]: port["nodePort"] for port in service["spec"]["ports"]}
         assert ports == {"web": 32080, "websecure": 32443}

@@ -17,6 +17,7 @@ from tests.lab.bake import Image
 from tests.lab.basics import LabError
 from tests.lab.context import PRIVATE, common_context, nic_context
 from tests.lab.lab import PRIVATE_NIC, Lab
+from tests.lab.node import Node
 from tests.lab.rke2.control import DATA, Rke2
 
 pytestmark = pytest.mark.lab
@@ -47,11 +48,13 @@ def lab(lab_image: Image) -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def machines(lab: Lab) -> dict[str, Rke2]:
     """A server that no pod may run on but those that tolerate it; the worker is not started."""
+    nodes: dict[str, Node] = {}
     for name, address in ADDRESSES.items():
         context = common_context(None) | nic_context(0, PRIVATE, address)
-        lab.node(name, context=context | {"REPORT_READY": "NO"}, nics=PRIVATE_NIC, agent=False)
+        context |= {"REPORT_READY": "NO"}
+        nodes[name] = lab.node(name, context=context, nics=PRIVATE_NIC, agent=False)
     made = {}
-    for name, node in lab.nodes.items():
+    for name, node in nodes.items():
         node.wait_contextualized()
         made[name] = Rke2(node)
         made[name].turn(intervals={"manifest_scan": 0.5})
@@ -171,8 +174,8 @@ def test_other_charts_come_with_the_first_worker(server: Rke2, machines: dict[st
     worker.start("agent")
     worker.wait_active("agent")
     server.wait_condition(["w0"])
-    for name in ("rke2-metrics-server", "rke2-ingress-nginx"):
-        wait(server, lambda name=name: is_installed(server, name), f"the chart {name}")
+    wait(server, lambda: is_installed(server, "rke2-metrics-server"), "the metrics' chart")
+    wait(server, lambda: is_installed(server, "rke2-ingress-nginx"), "the ingress's chart")
     wait(
         server,
         lambda: (

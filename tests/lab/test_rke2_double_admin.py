@@ -16,6 +16,7 @@ from tests.lab.bake import Image
 from tests.lab.basics import LabError
 from tests.lab.context import PRIVATE, common_context, nic_context
 from tests.lab.lab import PRIVATE_NIC, Lab
+from tests.lab.node import Node
 from tests.lab.rke2.control import DATA, Rke2
 
 pytestmark = pytest.mark.lab
@@ -35,11 +36,13 @@ def lab(lab_image: Image) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def machines(lab: Lab) -> dict[str, Rke2]:
+    nodes: dict[str, Node] = {}
     for name, address in ADDRESSES.items():
         context = common_context(None) | nic_context(0, PRIVATE, address)
-        lab.node(name, context=context | {"REPORT_READY": "NO"}, nics=PRIVATE_NIC, agent=False)
+        context |= {"REPORT_READY": "NO"}
+        nodes[name] = lab.node(name, context=context, nics=PRIVATE_NIC, agent=False)
     made = {}
-    for name, node in lab.nodes.items():
+    for name, node in nodes.items():
         node.wait_contextualized()
         made[name] = Rke2(node)
         made[name].turn(intervals={"heartbeat": 1, "node_grace": 4, "minute": 1})
@@ -57,7 +60,7 @@ def server(machines: dict[str, Rke2]) -> Rke2:
     return machines["s0"]
 
 
-def configure(machine: Rke2, token: str = "secret", **values: object) -> None:
+def configure(machine: Rke2, token: str = "secret", **values: Any) -> None:
     name = machine.node.name
     own = {"node-name": name, "node-ip": ADDRESSES[name], "token": token}
     machine.configure({"etcd-disable-snapshots": True, **own, **values})
@@ -124,8 +127,12 @@ def test_a_snapshot_that_is_deleted_is_gone_with_its_object(server: Rke2) -> Non
 
 
 def test_snapshots_are_made_on_schedule_and_the_oldest_go(server: Rke2) -> None:
-    schedule = {"etcd-snapshot-schedule-cron": "*/2 * * * *", "etcd-snapshot-retention": 2}
-    configure(server, **{"etcd-disable-snapshots": False, **schedule})
+    schedule: dict[str, Any] = {
+        "etcd-disable-snapshots": False,
+        "etcd-snapshot-schedule-cron": "*/2 * * * *",
+        "etcd-snapshot-retention": 2,
+    }
+    configure(server, **schedule)
     server.restart("server")
     server.wait_active("server")
 
@@ -152,7 +159,8 @@ def test_a_copy_goes_to_the_bucket_that_a_secret_names(server: Rke2) -> None:
     }
     server.node.write("/run/secret.json", json.dumps(secret))
     server.kubectl("apply", "-f", "/run/secret.json")
-    configure(server, **{"etcd-s3": True, "etcd-s3-config-secret": S3_SECRET})
+    copies: dict[str, Any] = {"etcd-s3": True, "etcd-s3-config-secret": S3_SECRET}
+    configure(server, **copies)
     server.restart("server")
     server.wait_active("server")
     rke2(server, "etcd-snapshot", "save")

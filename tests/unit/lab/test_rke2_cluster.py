@@ -15,7 +15,7 @@ from tests.lab.rke2.double.access import MIRROR, Asked, authorize, restrict_node
 from tests.lab.rke2.double.apiserver import kubeconfig
 from tests.lab.rke2.double.client import go_words
 from tests.lab.rke2.double.controllers import EtcdController, NodeControllers, taints
-from tests.lab.rke2.double.etcd import Entry, Etcd, EtcdError, Member, Status
+from tests.lab.rke2.double.etcd import Etcd, EtcdError, Member
 from tests.lab.rke2.double.kinds import KINDS, ApiError, Kind, parse_path
 from tests.lab.rke2.double.knobs import Knobs
 from tests.lab.rke2.double.objects import (
@@ -38,57 +38,9 @@ from tests.lab.rke2.double.store import (
 )
 from tests.lab.rke2.double.supervisor import keep_node_password, list_api_servers
 from tests.lab.rke2.double.tools import follow_path
+from tests.unit.lab.rke2_memory import MemoryEtcd
 
 LEASES = "coordination.k8s.io/v1"
-
-
-class MemoryEtcd(Etcd):
-    """Keys in a dictionary, members in a list."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.entries: dict[str, Entry] = {}
-        self.revision = 0
-        self.listed: list[Member] = []
-
-    def get(self, key: str) -> Entry | None:
-        return self.entries.get(key)
-
-    def below(self, prefix: str) -> list[Entry]:
-        return [self.entries[key] for key in sorted(self.entries) if key.startswith(prefix)]
-
-    def put(self, key: str, value: str, revision: int | None = None) -> int | None:
-        old = self.entries.get(key)
-        if revision is not None and revision != (old.revision if old else 0):
-            return None
-        self.revision += 1
-        self.entries[key] = Entry(key, value, self.revision)
-        return self.revision
-
-    def delete(self, key: str, revision: int | None = None) -> int | None:
-        old = self.entries.get(key)
-        if revision is not None and revision != (old.revision if old else 0):
-            return None
-        self.entries.pop(key, None)
-        self.revision += 1
-        return self.revision
-
-    def status(self) -> Status:
-        return Status(1, 1, False, self.revision)
-
-    def members(self) -> list[Member]:
-        return list(self.listed)
-
-    def promote(self, member_id: int) -> None:
-        self.listed = [
-            Member(each.id, each.name, each.peer_url, each.client_url, False)
-            if each.id == member_id
-            else each
-            for each in self.listed
-        ]
-
-    def remove(self, member_id: int) -> None:
-        self.listed = [each for each in self.listed if each.id != member_id]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import contextlib
 import secrets
 import time
 from collections.abc import Sequence
@@ -33,7 +34,8 @@ class BatchControllers:
         for cronjob in cronjobs:
             self._keep_cronjob(cronjob, owned(jobs, cronjob), time.time())
         for job in jobs:
-            self._keep_job(job, owned(pods, job))
+            with contextlib.suppress(NotFound):  # one that was replaced just now
+                self._keep_job(job, owned(pods, job))
 
     # --- CronJobs ---------------------------------------------------------------------------
 
@@ -148,7 +150,7 @@ class BatchControllers:
             return True
         pause_s = self._knobs.interval("job_backoff") * 2 ** min(len(failed) - 1, 6)
         ended = max(_ended(pod) for pod in failed)
-        return now - ended >= pause_s
+        return bool(now - ended >= pause_s)
 
     def _make_pod(self, job: Object) -> None:
         metadata = job["metadata"]

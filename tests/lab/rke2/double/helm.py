@@ -453,7 +453,7 @@ def job_of(chart: Object, config: Object | None) -> Object:
         pod["hostNetwork"] = True
         pod["nodeSelector"]["node-role.kubernetes.io/control-plane"] = "true"
         pod["tolerations"] = list(_BOOTSTRAP_TOLERATIONS)
-    job = {
+    job: Object = {
         "metadata": {
             "name": f"helm-{verb}-{metadata['name']}",
             "labels": labels,

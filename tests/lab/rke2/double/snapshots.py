@@ -95,7 +95,7 @@ class Snapshots:
         event("snapshot.saved", snapshot=file.name)
         return file.name
 
-    def list(self) -> list[Object]:
+    def listed(self) -> list[Object]:
         """All that the cluster knows of, of any server."""
         return sorted(self._store.all(FILES), key=lambda one: str(one["spec"]["snapshotName"]))
 

@@ -181,7 +181,7 @@ class SupervisorHandler(Handler):
                 return 200, {}
             if asked.get("operation") == "prune":
                 return 200, {"removed": kept.prune(name, int(asked["retention"]))}
-            return 200, {"items": kept.list()}
+            return 200, {"items": kept.listed()}
         except (SnapshotError, OSError) as trouble:
             return 500, f"{trouble}\n"
 
