@@ -130,7 +130,7 @@ def _write_lock(
     from appliance.locking import EMPTY, LockWriter, find_releases
 
     chosen = dict(_pair(text) for text in arguments.release)
-    writer = LockWriter(system, sources, read_lock(lock_path))
+    writer = LockWriter(system, sources, read_lock(lock_path, may_be_new=True))
     locked = writer.write(services, find_releases(services, chosen))
     system.files.write(PurePosixPath(lock_path.absolute()), render_lock(locked.lock))
     if arguments.json:

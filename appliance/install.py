@@ -24,16 +24,23 @@ def find_lock(given: Path | None) -> Path:
     return own if own.is_file() else paths.packaged_services() / FILE
 
 
-def read_lock(path: Path) -> Lock:
-    """Read a lock; one that is not there yet pins nothing.
+def read_lock(path: Path, *, may_be_new: bool = False) -> Lock:
+    """Read a lock.
+
+    Args:
+        path: The file.
+        may_be_new: Whether one that is not there yet is one that pins nothing.
 
     Raises:
-        LockFileError: It is not well formed, or can not be read.
+        LockFileError: It is not well formed, not there, or can not be read.
     """
     try:
         return parse_lock(path.read_text(encoding="utf-8"), str(path))
-    except FileNotFoundError:
-        return Lock()
+    except FileNotFoundError as error:
+        if may_be_new:
+            return Lock()
+        hint = "oneke-agent install --lock writes one"
+        raise LockFileError(f"{path}: there is no such lock", hint=hint) from error
     except (OSError, UnicodeDecodeError) as error:
         raise LockFileError(f"{path}: can not be read: {error}") from error
 

@@ -121,6 +121,16 @@ def test_a_lock_that_is_not_filled_is_refused_with_every_gap_and_one_hint(
     assert machine.files.tape.changes == []
 
 
+@pytest.mark.parametrize("verb", [["install", "--flavor", "ce"], ["check", "image"]])
+def test_a_lock_that_is_not_there_is_said_to_be(
+    machine: Machine, capsys: Captured, tmp_path: Path, verb: list[str]
+) -> None:
+    assert main([*verb, "--lock-file", str(tmp_path / "none.yaml")]) == 78
+    err = capsys.readouterr().err
+    assert "none.yaml: there is no such lock" in err
+    assert "hint: oneke-agent install --lock writes one" in err
+
+
 def test_ce_is_installed_and_a_second_run_says_that_nothing_changed(
     machine: Machine, lock: Path, capsys: Captured
 ) -> None:
