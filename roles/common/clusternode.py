@@ -51,7 +51,7 @@ from roles.common.registries import (
 )
 from roles.common.rke2check import check_rke2
 from roles.common.rke2config import SENSITIVE_MARK, holds_secret, render_config
-from roles.common.rke2extra import Config, parse_extra_config
+from roles.common.rke2extra import Config, keys_of_extra_config, parse_extra_config
 from roles.common.rke2keys import KnownKeys
 from roles.common.rke2params import BalancerParams, RegistryParams, Rke2Params, VipParams
 
@@ -175,7 +175,8 @@ def check_cluster_node(params: ClusterNodeParams) -> Findings:
     """Find what does not fit together."""
     network = check_node_network(params)
     problems, warnings = check_rke2(params, known=None)
-    wrong, doubts = check_registries(params.registries)
+    extra_keys = keys_of_extra_config(params.rke2.extra_config)
+    wrong, doubts = check_registries(params.registries, extra_keys)
     return Findings((*network.problems, *problems, *wrong), (*network.warnings, *warnings, *doubts))
 
 

@@ -7,7 +7,7 @@ pkg/agent/containerd.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,6 +18,7 @@ import yaml
 from appliance.errors import Problem
 from appliance.secret import Secret
 from appliance.values import HostAndPort
+from roles.common.rke2extra import EXTRA_CONFIG_KEY
 from roles.common.rke2params import RegistryParams
 
 REGISTRIES = PurePosixPath("/etc/rancher/rke2/registries.yaml")
@@ -28,6 +29,7 @@ _PREFIX = "ONEAPP_RKE2_REGISTRY_"
 _ENDPOINTS = f"{_PREFIX}ENDPOINTS"
 _SYSTEM_DEFAULT = "ONEAPP_RKE2_SYSTEM_DEFAULT_REGISTRY"
 _OWN_TEXT = "ONEAPP_RKE2_REGISTRIES"
+_OTHER_FILE = "private-registry"
 _EVERY = "*"
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 _SECTIONS = frozenset({"mirrors", "configs", "auths"})
@@ -119,11 +121,28 @@ class _Dumper(yaml.SafeDumper):
 # ---- what does not fit together
 
 
-def check_registries(params: RegistryParams) -> tuple[list[Problem], list[str]]:
-    """Find what is wrong with a node's parameters for registries: problems and warnings."""
+def check_registries(
+    params: RegistryParams, extra_keys: Container[str] = ()
+) -> tuple[list[Problem], list[str]]:
+    """Find what is wrong with a node's parameters for registries: problems and warnings.
+
+    Args:
+        params: Of the node.
+        extra_keys: What the user's own settings of RKE2 say something of.
+    """
+    aside = list(_put_aside(params, extra_keys))
     if params.own_text:
-        return list(_check_own_text(params.own_text)), list(_replaced(params))
-    return list(_check_given(params)), list(_doubts(params))
+        return list(_check_own_text(params.own_text)), [*_replaced(params), *aside]
+    return list(_check_given(params)), [*_doubts(params), *aside]
+
+
+def _put_aside(params: RegistryParams, extra_keys: Container[str]) -> Iterator[str]:
+    files = build_files(params)
+    if files.registries and _OTHER_FILE in extra_keys:
+        yield (
+            f"{EXTRA_CONFIG_KEY}: with {_OTHER_FILE} RKE2 reads another file than {REGISTRIES},"
+            " which is written all the same"
+        )
 
 
 def _check_given(params: RegistryParams) -> Iterator[Problem]:

@@ -39,6 +39,14 @@ def parse_extra_config(text: str) -> dict[str, object]:
     return {str(key): _value(str(key), value) for key, value in document.items()}
 
 
+def keys_of_extra_config(text: str | None) -> frozenset[str]:
+    """Return the keys that a user's configuration sets or adds to; none where it is not sound."""
+    try:
+        return frozenset(key.removesuffix("+") for key in parse_extra_config(text or ""))
+    except Rejected:
+        return frozenset()
+
+
 def _where(error: yaml.YAMLError) -> str:
     """Tell where YAML goes wrong, without what stands there."""
     mark = getattr(error, "problem_mark", None)

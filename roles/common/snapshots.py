@@ -8,19 +8,21 @@ Source: k3s-io/k3s, pkg/etcd/s3/s3.go (GetClient) and config_secret.go; pkg/etcd
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from appliance.errors import Problem
 from appliance.secret import Secret
 from appliance.values import HostAndPort
 from roles.common.registries import is_pem
+from roles.common.rke2extra import EXTRA_CONFIG_KEY
 
 S3_SECRET = "one-etcd-s3"  # noqa: S105  # a name, no secret
 
 _PREFIX = "ONEAPP_RKE2_SNAPSHOT_"
 _SCHEDULE = f"{_PREFIX}SCHEDULE"
 _S3 = f"{_PREFIX}S3_"
+_BESIDE = ("etcd-s3-config-secret", "etcd-s3-retention")
 
 _DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
@@ -83,6 +85,16 @@ def check_snapshots(params: SnapshotParams) -> Iterator[Problem]:
         wrong = f"missing: {other} alone lets nobody in"
         yield Problem(missing[0], None, wrong, depends_on=(other,))
     yield from _check_bucket(params)
+
+
+def doubts_about_snapshots(params: SnapshotParams, extra_keys: Iterable[str]) -> Iterator[str]:
+    """Find what has no effect beside the user's own settings of RKE2."""
+    said = sorted(key for key in extra_keys if key.startswith("etcd-s3-") and key not in _BESIDE)
+    if params.enabled and params.s3_bucket and said:
+        yield (
+            f"{_S3}BUCKET: {EXTRA_CONFIG_KEY} has {said[0]}, and RKE2 looks at the Secret with the"
+            " object store only where no setting says anything of it"
+        )
 
 
 def _check_bucket(params: SnapshotParams) -> Iterator[Problem]:

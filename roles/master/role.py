@@ -34,7 +34,8 @@ from roles.common.leaving import Leaving
 from roles.common.opennebula import OpenNebulaParams
 from roles.common.probes import ADMIN
 from roles.common.registration import registration_of_server
-from roles.common.snapshots import check_snapshots
+from roles.common.rke2extra import keys_of_extra_config
+from roles.common.snapshots import check_snapshots, doubts_about_snapshots
 from roles.common.snapshotting import ON_DEMAND, SnapshotListing, SnapshotTaking
 from roles.common.upgrading import UpgradePlanning
 from roles.master.bootstrap import Bootstrap
@@ -61,9 +62,11 @@ class MasterRole:
     def check(self, params: MasterParams) -> Findings:
         """Find what does not fit together."""
         node, components = check_cluster_node(params), check_components(params, self._services)
+        extra_keys = keys_of_extra_config(params.rke2.extra_config)
+        doubts = doubts_about_snapshots(params.snapshots, extra_keys)
         return Findings(
             (*node.problems, *components.problems, *check_snapshots(params.snapshots)),
-            (*node.warnings, *components.warnings),
+            (*node.warnings, *components.warnings, *doubts),
         )
 
     def facts_wanted(self, params: MasterParams) -> FactsWanted:

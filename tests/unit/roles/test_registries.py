@@ -54,7 +54,7 @@ def problems(role: str = "master", **changes: str) -> dict[str, str]:
 
 def warnings(**changes: str) -> list[str]:
     found = decide("worker", Context({**NODE, **changes}, "test"), SERVICES).warnings
-    return [line for line in found if "REGISTR" in line]
+    return [line for line in found if "REGISTR" in line or "EXTRA_CONFIG" in line]
 
 
 # --- what is written ------------------------------------------------------------------------------
@@ -218,6 +218,13 @@ def test_a_secret_is_in_no_message() -> None:
 def test_a_doubt_is_a_warning(changes: dict[str, str], said: str) -> None:
     (line,) = warnings(**changes)
     assert said in line
+
+
+def test_another_file_of_the_users_is_a_doubt() -> None:
+    other = "private-registry: /etc/ours.yaml"
+    (line,) = warnings(**{ENDPOINTS: URL, "ONEAPP_RKE2_EXTRA_CONFIG": other})
+    assert "another file" in line
+    assert warnings(ONEAPP_RKE2_EXTRA_CONFIG=other) == []
 
 
 def test_what_is_sound_gives_no_warning() -> None:

@@ -90,6 +90,17 @@ def test_of_an_object_store_the_settings_name_the_secret_alone() -> None:
     assert settings(**S3) == {"etcd-s3": True, "etcd-s3-config-secret": S3_SECRET}
 
 
+def test_own_settings_about_the_store_put_the_secret_aside() -> None:
+    def doubts(extra: str) -> list[str]:
+        named = {f"{PREFIX}{key}": text for key, text in S3.items()}
+        context = Context({**NODE, **named, "ONEAPP_RKE2_EXTRA_CONFIG": extra}, "test")
+        found = decide("master", context, SERVICES).warnings
+        return [line for line in found if "looks at the Secret" in line]
+
+    assert len(doubts("etcd-s3-bucket: other\netcd-s3-region: r")) == 1
+    assert doubts("etcd-s3-retention: 9") == []
+
+
 # --- the Secret -----------------------------------------------------------------------------------
 
 
