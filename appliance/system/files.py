@@ -41,8 +41,25 @@ class Files(Protocol):
             FileError: It can not be read, or is larger than `limit` bytes.
         """
 
+    def read_bytes(self, path: PurePosixPath, *, limit: int | None = None) -> bytes | None:
+        """Return what a file holds, or None if there is no such file.
+
+        Raises:
+            FileError: It can not be read, or is larger than `limit` bytes.
+        """
+
     def state(self, path: PurePosixPath) -> FileState | None:
         """Return mode and owner, or None if there is no such file."""
+
+    def link(self, path: PurePosixPath, target: PurePosixPath) -> None:
+        """Have a symbolic link there, in place of what has the name; missing folders are made.
+
+        Raises:
+            FileError: It can not be made; what was there is unharmed.
+        """
+
+    def link_target(self, path: PurePosixPath) -> PurePosixPath | None:
+        """Return where a symbolic link leads, or None if there is no such link."""
 
     def write(
         self,
@@ -95,6 +112,14 @@ class RealFiles:
 
     def read(self, path: PurePosixPath, *, limit: int | None = None) -> str | None:
         """Return a file's text, or None if there is no such file; see `Files.read`."""
+        data = self.read_bytes(path, limit=limit)
+        try:
+            return None if data is None else data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise NotText(f"{path}: is not UTF-8 text: {error.reason}") from error
+
+    def read_bytes(self, path: PurePosixPath, *, limit: int | None = None) -> bytes | None:
+        """Return what a file holds, or None if there is no such file; see `Files.read_bytes`."""
         try:
             with self._at(path).open("rb") as file:
                 data = file.read() if limit is None else file.read(limit + 1)
@@ -105,10 +130,7 @@ class RealFiles:
             raise FileError(f"{path}: can not be read: {error.strerror}", hint=hint) from error
         if limit is not None and len(data) > limit:
             raise FileError(f"{path}: larger than {limit} bytes")
-        try:
-            return data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise NotText(f"{path}: is not UTF-8 text: {error.reason}") from error
+        return data
 
     def state(self, path: PurePosixPath) -> FileState | None:
         """Return mode and owner, or None if there is no such file."""
@@ -123,6 +145,24 @@ class RealFiles:
         with suppress(KeyError):
             group = at.group()
         return FileState(status.st_mode & 0o7777, owner, group)
+
+    def link(self, path: PurePosixPath, target: PurePosixPath) -> None:
+        """Have a symbolic link there; see `Files.link`."""
+        at = self._at(path)
+        beside = at.with_name(f".{at.name}.new")
+        try:
+            _make_folders(at.parent)
+            beside.unlink(missing_ok=True)
+            beside.symlink_to(target)
+            beside.replace(at)
+            _sync_folder(at.parent)
+        except OSError as error:
+            raise FileError(f"{path}: can not be linked: {error.strerror}") from error
+
+    def link_target(self, path: PurePosixPath) -> PurePosixPath | None:
+        """Return where a symbolic link leads; see `Files.link_target`."""
+        at = self._at(path)
+        return PurePosixPath(at.readlink()) if at.is_symlink() else None
 
     def write(
         self,

@@ -28,6 +28,7 @@ class FakeFiles:
     Attributes:
         kept: Path to file.
         folders: The folders that were made, with their modes.
+        links: The symbolic links, with where they lead.
         locked: The locks that are held.
     """
 
@@ -38,6 +39,7 @@ class FakeFiles:
         self.tape = tape or Tape()
         self.kept: dict[PurePosixPath, Kept] = {}
         self.folders: dict[PurePosixPath, int] = {}
+        self.links: dict[PurePosixPath, PurePosixPath] = {}
         self.locked: set[PurePosixPath] = set()
         self._failing: dict[PurePosixPath, str] = {}
         for path, text in (texts or {}).items():
@@ -90,25 +92,41 @@ class FakeFiles:
 
     def read(self, path: PurePosixPath, *, limit: int | None = None) -> str | None:
         """Return a file's text, or None."""
+        data = self.read_bytes(path, limit=limit)
+        try:
+            return None if data is None else data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise NotText(f"{path}: is not UTF-8 text: {error.reason}") from error
+
+    def read_bytes(self, path: PurePosixPath, *, limit: int | None = None) -> bytes | None:
+        """Return what a file holds, or None."""
         self._refuse(path, "read")
         if path in self.folders:
             raise FileError(f"{path}: can not be read: Is a directory")
-        kept = self.kept.get(path)
+        kept = self.kept.get(self.links.get(path, path))
         if kept is None:
             return None
         if limit is not None and len(kept.data) > limit:
             raise FileError(f"{path}: larger than {limit} bytes")
-        try:
-            return kept.data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise NotText(f"{path}: is not UTF-8 text: {error.reason}") from error
+        return kept.data
+
+    def link(self, path: PurePosixPath, target: PurePosixPath) -> None:
+        """Have a symbolic link there."""
+        self._refuse(path, "linked")
+        self.tape.note(f"files.link {path}")
+        self.kept.pop(path, None)
+        self.links[path] = target
+
+    def link_target(self, path: PurePosixPath) -> PurePosixPath | None:
+        """Return where a symbolic link leads, or None."""
+        return self.links.get(path)
 
     def state(self, path: PurePosixPath) -> FileState | None:
         """Return mode and owner, or None."""
         self._refuse(path, "read")
         if path in self.folders:
             return FileState(self.folders[path], "root", "root")
-        kept = self.kept.get(path)
+        kept = self.kept.get(self.links.get(path, path))
         return None if kept is None else FileState(kept.mode, kept.owner, kept.group)
 
     def write(
@@ -123,6 +141,7 @@ class FakeFiles:
         """Write a file, all of it or nothing."""
         self._refuse(path, "written")
         self.tape.note(f"files.write {path}")
+        self.links.pop(path, None)
         self.kept[path] = Kept(text.encode("utf-8"), mode, owner, group)
 
     def append(self, path: PurePosixPath, line: str, *, mode: int = 0o600) -> None:
@@ -135,10 +154,11 @@ class FakeFiles:
     def remove(self, path: PurePosixPath) -> bool:
         """Remove a file; removing one that is not there is no change."""
         self._refuse(path, "removed")
-        if path not in self.kept:
+        if path not in self.kept and path not in self.links:
             return False
         self.tape.note(f"files.remove {path}")
-        del self.kept[path]
+        self.links.pop(path, None)
+        self.kept.pop(path, None)
         return True
 
     def ensure_folder(self, path: PurePosixPath, *, mode: int = 0o755) -> None:

@@ -165,3 +165,33 @@ def test_a_folder_made_for_a_file_can_be_read_by_daemons_whatever_the_umask(tmp_
         os.umask(old)
     made = [tmp_path / part for part in ("etc", "etc/deep", "etc/deep/down")]
     assert [one.stat().st_mode & 0o777 for one in made] == [0o755] * 3
+
+
+def test_a_link_leads_where_it_was_told_and_takes_the_place_of_what_was_there(files: Files) -> None:
+    first, second = PurePosixPath("/store/a.tar"), PurePosixPath("/store/b.tar")
+    assert files.link_target(PATH) is None
+    files.link(PATH, first)
+    assert files.link_target(PATH) == first
+    files.link(PATH, second)
+    assert files.link_target(PATH) == second
+    write(files, "text")
+    assert files.link_target(PATH) is None
+    files.link(PATH, first)
+    assert files.remove(PATH) is True
+    assert files.link_target(PATH) is None
+    assert files.remove(PATH) is False
+
+
+def test_a_link_that_can_not_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "etc").write_text("no folder")
+    with pytest.raises(FileError, match="can not be linked"):
+        RealFiles(str(tmp_path)).link(PATH, PurePosixPath("/store/a.tar"))
+
+
+def test_bytes_are_read_as_they_are_up_to_a_limit(files: Files) -> None:
+    put(files, b"\xff\x00tgz")
+    assert files.read_bytes(PATH) == b"\xff\x00tgz"
+    assert files.read_bytes(PATH, limit=5) == b"\xff\x00tgz"
+    with pytest.raises(FileError, match="larger than 4 bytes"):
+        files.read_bytes(PATH, limit=4)
+    assert files.read_bytes(PurePosixPath("/nowhere")) is None
