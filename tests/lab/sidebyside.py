@@ -27,6 +27,7 @@ _LONGEST = (
     "test_cluster.py",
     "test_cluster_failures.py",
     "test_gateway_runs.py",
+    "test_components.py",
     "test_boot.py",
 )
 _COUNT = re.compile(r"(\d+) (passed|failed|error|skipped|xfailed)")

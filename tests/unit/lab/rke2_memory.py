@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tests.lab.rke2.double.etcd import Entry, Etcd, Member, Status
 
 
@@ -19,6 +21,9 @@ class MemoryEtcd(Etcd):
 
     def below(self, prefix: str) -> list[Entry]:
         return [self.entries[key] for key in sorted(self.entries) if key.startswith(prefix)]
+
+    def below_each(self, prefixes: Sequence[str]) -> list[list[Entry]]:
+        return [self.below(prefix) for prefix in prefixes]
 
     def put(self, key: str, value: str, revision: int | None = None) -> int | None:
         old = self.entries.get(key)

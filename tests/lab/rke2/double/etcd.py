@@ -76,8 +76,13 @@ class Etcd:
 
     def below(self, prefix: str) -> list[Entry]:
         """All entries below a prefix, by key."""
-        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        return self._range({"key": _encode(prefix), "range_end": _encode(end)})
+        return self._range(_span(prefix))
+
+    def below_each(self, prefixes: Sequence[str]) -> list[list[Entry]]:
+        """The same of several prefixes, in one request."""
+        asked = {"success": [{"request_range": _span(prefix)} for prefix in prefixes]}
+        told = self._call("/v3/kv/txn", asked)
+        return [_entries(each["response_range"]) for each in told["responses"]]
 
     def put(self, key: str, value: str, revision: int | None = None) -> int | None:
         """Write a key.
@@ -128,11 +133,7 @@ class Etcd:
     # --- inside -----------------------------------------------------------------------------
 
     def _range(self, asked: dict[str, str]) -> list[Entry]:
-        told = self._call("/v3/kv/range", asked)
-        return [
-            Entry(_decode(kv["key"]), _decode(kv.get("value", "")), int(kv["mod_revision"]))
-            for kv in told.get("kvs", [])
-        ]
+        return _entries(self._call("/v3/kv/range", asked))
 
     def _change(self, key: str, change: dict[str, Any], revision: int | None) -> int | None:
         asked: dict[str, Any] = {"success": [change]}
@@ -264,6 +265,19 @@ def _member(told: dict[str, Any]) -> Member:
         str((told.get("clientURLs") or [""])[0]),
         bool(told.get("isLearner")),
     )
+
+
+def _span(prefix: str) -> dict[str, str]:
+    """What a range is asked for with that holds all keys below a prefix."""
+    end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    return {"key": _encode(prefix), "range_end": _encode(end)}
+
+
+def _entries(told: dict[str, Any]) -> list[Entry]:
+    return [
+        Entry(_decode(kv["key"]), _decode(kv.get("value", "")), int(kv["mod_revision"]))
+        for kv in told.get("kvs", [])
+    ]
 
 
 def _encode(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .etcd import Entry, Etcd
@@ -51,6 +51,11 @@ class Store:
         """All objects of a resource, or those of one namespace."""
         prefix = f"/registry/{resource}/" + (f"{namespace}/" if namespace else "")
         return [_object(entry) for entry in self.etcd.below(prefix)]
+
+    def all_of(self, resources: Sequence[str]) -> list[list[Object]]:
+        """All objects of each of several resources, in one request."""
+        found = self.etcd.below_each([f"/registry/{resource}/" for resource in resources])
+        return [[_object(entry) for entry in entries] for entries in found]
 
     def create(self, resource: str, namespace: str, obj: Object) -> Object:
         """Add an object.

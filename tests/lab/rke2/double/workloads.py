@@ -66,8 +66,8 @@ class WorkloadControllers:
         if not self._office.holds(self._knobs.interval("controller_lease")):
             return
         store = self._store
-        found = {kind: store.all(resource) for kind, resource in SETS.items()}
-        pods, nodes = store.all("pods"), store.all("nodes")
+        *sets, pods, nodes, budgets = store.all_of([*SETS.values(), "pods", "nodes", BUDGETS])
+        found = dict(zip(SETS, sets, strict=True))
         gone = self._collect(found, pods, nodes)
         pods = [pod for pod in pods if pod["metadata"]["uid"] not in gone]
         for deployment in found["Deployment"]:
@@ -78,7 +78,7 @@ class WorkloadControllers:
         for one in found["DaemonSet"]:
             self._keep_daemons(one, owned(pods, one), nodes)
         self._batch.tick(found["CronJob"], found["Job"], pods)
-        self._keep_budgets(pods, found)
+        self._keep_budgets(budgets, pods, found)
         pods = store.all("pods")
         self._doubt_silent(pods, nodes)
         self._schedule(pods, nodes)
@@ -305,8 +305,13 @@ class WorkloadControllers:
 
     # --- budgets ----------------------------------------------------------------------------
 
-    def _keep_budgets(self, pods: Sequence[Object], found: Mapping[str, Sequence[Object]]) -> None:
-        for budget in self._store.all(BUDGETS):
+    def _keep_budgets(
+        self,
+        budgets: Sequence[Object],
+        pods: Sequence[Object],
+        found: Mapping[str, Sequence[Object]],
+    ) -> None:
+        for budget in budgets:
             metadata, spec = budget["metadata"], budget["spec"]
             mine = [
                 pod
