@@ -41,7 +41,6 @@ from tests.fakes import FakeLog
 from tests.functional.upstream import IMAGES, LONGHORN, OTHERS, RKE2, Upstream, running_upstream
 
 HASTY = Patience(connect_s=5, silence_s=2, window_s=1, slowest=10_000, tries=3, first_pause_s=0.01)
-AGENT_IMAGES = "var/lib/rancher/rke2/agent/images"
 
 pytestmark = pytest.mark.functional
 
@@ -116,6 +115,12 @@ def installed(whole: Path, tmp_path: Path) -> Path:
     """The folder of the test, as if flavor EE had been installed into it."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     return tmp_path
+
+
+def archives(root: Path) -> dict[str, Path]:
+    """Every archive of images by its name, wherever drop-ins say that they go."""
+    found = [path for path in root.rglob("*") if path.name.endswith((".tar", ".tar.zst"))]
+    return {path.name: path for path in found}
 
 
 def tree(root: Path) -> dict[str, tuple[str, int]]:
@@ -198,15 +203,14 @@ def test_an_image_of_flavor_ee_gets_everything_in_its_place(
     assert "usr/local/bin/README.md" not in found
     charts = {path.name for path in (tmp_path / "usr/share/oneke/charts").iterdir()}
     assert charts == {"longhorn-1.9.1.tgz", "metallb-0.15.2.tgz", "traefik-37.1.0.tgz"}
-    images = {path.name for path in (tmp_path / AGENT_IMAGES).iterdir()}
-    assert {f"rke2-images-{name}.linux-amd64.tar.zst" for name in IMAGES} <= images
+    images = archives(tmp_path)
+    assert {f"rke2-images-{name}.linux-amd64.tar.zst" for name in IMAGES} <= images.keys()
     assert len(images) == len(IMAGES) + len(OTHERS) + len(LONGHORN)
     assert not (tmp_path / "var/cache/oneke").exists()
 
 
 def test_an_archive_of_an_image_has_its_name_and_the_machine_s_kind(installed: Path) -> None:
-    path = installed / AGENT_IMAGES / "quay.io_metallb_speaker_v0.15.2.tar"
-    with tarfile.open(path) as tar:
+    with tarfile.open(archives(installed)["quay.io_metallb_speaker_v0.15.2.tar"]) as tar:
         names = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
         manifest = json.loads(names["manifest.json"].read())  # type: ignore[union-attr]
         assert manifest[0]["RepoTags"] == ["quay.io/metallb/speaker:v0.15.2"]
@@ -224,7 +228,7 @@ def test_an_image_of_flavor_ce_gets_programs_and_charts(
     install(Flavor.CE)
     assert (tmp_path / "usr/local/bin/rke2").exists()
     assert (tmp_path / "usr/share/oneke/charts/traefik-37.1.0.tgz").exists()
-    assert not (tmp_path / AGENT_IMAGES).exists()
+    assert not archives(tmp_path)
     record = json.loads((tmp_path / "var/lib/oneke/image/image.json").read_text())
     assert (record["flavor"], record["releases"]["rke2"]) == ("ce", "v1.35.7+rke2r1")
     assert not [path for path in upstream.mirror.bodies() if "rke2-images" in path]
@@ -234,7 +238,7 @@ def test_an_image_of_flavor_ce_on_top_of_ee_has_nothing_of_ee_left(
     install: Installer, installed: Path
 ) -> None:
     install(Flavor.CE)
-    assert not list((installed / AGENT_IMAGES).iterdir())
+    assert not archives(installed)
     left = tree(installed)
     assert "usr/local/bin/rke2" in left
     assert not [name for name in left if "artifacts/" in name and ".tar.json" in name]
@@ -333,16 +337,17 @@ def test_a_file_that_was_changed_in_place_is_fetched_again(
     install: Installer, upstream: Upstream, installed: Path
 ) -> None:
     before = tree(installed)
+    images = archives(installed)
     places = (
-        "usr/local/bin/rke2",
-        "usr/share/oneke/charts/longhorn-1.9.1.tgz",
-        f"{AGENT_IMAGES}/rke2-images-canal.linux-amd64.tar.zst",
-        f"{AGENT_IMAGES}/quay.io_frrouting_frr_9.1.0.tar",
+        installed / "usr/local/bin/rke2",
+        installed / "usr/share/oneke/charts/longhorn-1.9.1.tgz",
+        images["rke2-images-canal.linux-amd64.tar.zst"],
+        images["quay.io_frrouting_frr_9.1.0.tar"],
     )
     for place in places:
-        data = bytearray((installed / place).read_bytes())
+        data = bytearray(place.read_bytes())
         data[len(data) // 2] ^= 1
-        (installed / place).write_bytes(data)
+        place.write_bytes(data)
     upstream.mirror.forget()
     assert len(install(Flavor.EE).changes) == 1
     assert len(upstream.mirror.bodies()) == 3
@@ -436,7 +441,7 @@ def test_a_registry_that_is_gone_is_told_for_every_image_and_gone_on_with_later(
     assert refused.value.exit_code == 75
     build = Build(Flavor.EE, "amd64", upstream.sources)
     run_install(machine(tmp_path), services, locked.lock, build, FakeLog(), dry_run=False)
-    assert len(list((tmp_path / AGENT_IMAGES).glob("quay.io_*.tar"))) == 3
+    assert len([name for name in archives(tmp_path) if name.startswith("quay.io_")]) == 3
 
 
 CHILD = """
