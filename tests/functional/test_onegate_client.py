@@ -278,6 +278,14 @@ def test_an_answer_that_does_not_come_is_given_up(
     assert site.client.own_vm().vm_id == 0
 
 
+def test_who_has_little_time_waits_no_longer(site: Site) -> None:
+    hurried = HttpOneGate(site.emulator.base_url, 0, Secret(TOKEN), longest_s=0.2)
+    site.emulator.set_fault(Fault(FaultKind.SLOW, seconds=1))
+    for ask in (hurried.own_vm, hurried.service, lambda: hurried.update({"ONEKE_STEP": "x"})):
+        with pytest.raises(OneGateUnavailable, match="in time"):
+            ask()
+
+
 def test_a_slow_answer_is_waited_for(site: Site) -> None:
     site.emulator.set_fault(Fault(FaultKind.SLOW, seconds=0.3))
     assert site.client.own_vm().vm_id == 0
