@@ -80,7 +80,7 @@ class Leaving:
             retry("withdrawing", lambda: onegate.update(values), deadline, log=self.log)
         noticed = Deadline.after(self.system.clock, NOTICED_S if values else 0)
         lines = [
-            TaskLine(BALANCERS, WITHDRAWN, "this VM is being removed; gateways drain it now"),
+            TaskLine(BALANCERS, WITHDRAWN, f"this VM is being removed; {self._about_gateways()}"),
             *self._leave_cluster(onegate, noticed, dry_run=dry_run),
         ]
         undone = [line for line in lines if line.verdict in (LEFT, KEPT)]
@@ -94,6 +94,9 @@ class Leaving:
             for key, value in withdrawn(self.registration).items()
             if (own.text(key) or value) != value
         }
+
+    def _about_gateways(self) -> str:
+        return "gateways drain it now" if self.registration else "it stands behind none"
 
     def _leave_cluster(
         self, onegate: OneGate, noticed: Deadline, *, dry_run: bool

@@ -205,7 +205,9 @@ def test_a_storage_node_is_behind_no_balancer_and_waits_for_no_gateway() -> None
     storage.files.put("/var/lib/oneke/cluster.json", f'{{"node_name": "{storage.name}"}}')
     remove(storage)
     started = storage.clock.monotonic()
-    assert verdicts(leave(storage))["node"] == "removed"
+    result = leave(storage)
+    assert result.lines[0].reason == "this VM is being removed; it stands behind none"
+    assert verdicts(result)["node"] == "removed"
     assert storage.clock.monotonic() - started < 5
     assert storage.name not in cloud.kubernetes.members
 
