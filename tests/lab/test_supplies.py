@@ -69,7 +69,7 @@ def command_lines() -> Iterator[CommandLines]:
 
 @pytest.fixture(scope="module")
 def cluster(lab: Lab, command_lines: CommandLines) -> Cluster:
-    made = Cluster(lab, lab.service(**CONTEXT))
+    made = Cluster(lab, lab.service(master=2, **CONTEXT))
     made.service.wait_running(COMES_UP_S)
     made.wait_healthy()
     return made
@@ -207,7 +207,7 @@ def test_a_new_password_reaches_rke2(cluster: Cluster) -> None:
 
 def test_a_snapshot_can_be_gone_back_to_the_way_it_is_written(cluster: Cluster) -> None:
     """As `docs/operations.md` has it."""
-    node, master = cluster.service.nodes("master")[0], cluster.master()
+    node, other = cluster.service.nodes("master")
     snapshots = "/var/lib/rancher/rke2/server/db/snapshots"
     name = node.run(["ls", "-t", snapshots]).stdout.split()[0]
     later = {
@@ -217,14 +217,18 @@ def test_a_snapshot_can_be_gone_back_to_the_way_it_is_written(cluster: Cluster) 
         "data": {"made": "after the snapshot"},
     }
     node.run(["kubectl", "apply", "-f", "-"], input=json.dumps(later))
-    assert "later" in master.kubectl("get", "configmaps", "-n", "default", "-o", "name")
-    node.run(["systemctl", "stop", "oneke-agent", "rke2-server"])
+    assert "later" in cluster.master().kubectl("get", "configmaps", "-n", "default", "-o", "name")
+    for each in (node, other):
+        each.run(["systemctl", "stop", "oneke-agent"])
+        each.run(["rke2-killall.sh"])
     node.run(["sh", "-c", f"sed '/^server:/d' {CONFIG} > /root/reset.yaml"])
     reset = ["rke2", "server", "--config", "/root/reset.yaml", "--cluster-reset"]
     done = node.run([*reset, f"--cluster-reset-restore-path={snapshots}/{name}"], timeout_s=HEALS_S)
     assert "restart without --cluster-reset" in done.stdout + done.stderr
     node.run(["rm", "/root/reset.yaml"])
     node.run(["systemctl", "start", "rke2-server", "oneke-agent"], timeout_s=COMES_UP_S)
+    other.run(["rm", "-r", "/var/lib/rancher/rke2/server/db"])
+    other.run(["systemctl", "start", "oneke-agent"], timeout_s=COMES_UP_S)
     cluster.wait_healthy()
     left = cluster.master().kubectl("get", "configmaps", "-n", "default", "-o", "name")
     assert "later" not in left
