@@ -258,6 +258,8 @@ class HelmController:
     def _install(self, release: Release, chart: Object) -> None:
         """Install or upgrade a release, as `helm upgrade --install` does."""
         spec = chart["spec"]
+        if not spec.get("chartContent"):
+            want_chart(self._knobs, str(spec.get("repo") or ""))
         namespaces = "/api/v1/namespaces"
         if self._api.find(f"{namespaces}/{release.namespace}") is None:
             if not spec.get("createNamespace"):

@@ -15,6 +15,7 @@ from . import paths, pods
 from .access import MIRROR
 from .client import Api, Refused, Unreachable
 from .container import CONTAINERS, settings_of
+from .fetching import want_image
 from .images import find_image
 from .journal import component, event, info
 from .knobs import Knobs
@@ -84,6 +85,9 @@ class KubeletPods:
             return True
         if is_finished(pod):
             return False
+        for container in pod["spec"]["containers"]:
+            if container.get("imagePullPolicy") != "Never":
+                want_image(self._knobs, container["image"])
         if _is_cni(pod):
             return self._bring_on_cni(pod)
         if owner_of(pod).get("kind") == "Job" and HELM_LABEL not in _labels(pod):

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,8 @@ def reset(start: Start, check: Any) -> None:
     for name in ("kube-apiserver", "etcd"):
         pods.stop(name)
     path = str(start.values.get("cluster-reset-restore-path") or "")
-    keys = _restore(start, path, check) if path else {}
-    if not path and not (DB / "etcd" / "member" / "wal").is_dir():
-        fatal("starting kubernetes: preparing server: cluster-reset needs the data of a member")
-    _run_alone(start, keys, is_new=bool(path))
+    keys = _read_snapshot(start, path, check) if path else _read_own(start)
+    _run_alone(start, lambda etcd: _write(etcd, start, keys))
     FLAG.touch()
     event("cluster.reset", restored=path)
     info(
@@ -58,8 +57,8 @@ def reset(start: Start, check: Any) -> None:
     )
 
 
-def _restore(start: Start, path: str, check: Any) -> dict[str, str]:
-    """Put the data aside and make room for a snapshot's; the snapshot's keys."""
+def _read_snapshot(start: Start, path: str, check: Any) -> dict[str, str]:
+    """The keys of a snapshot, for which room is made."""
     file = Path(path) if "/" in path else DEFAULT_FOLDER / path
     try:
         bootstrap, keys = load(file)
@@ -75,14 +74,45 @@ def _restore(start: Start, path: str, check: Any) -> dict[str, str]:
             "starting kubernetes: preparing server: bootstrap data already found and encrypted "
             "with different token"
         )
+    _make_room(bootstrap, f"{start.name}-{int(time.time()):08x}")
+    return keys
+
+
+def _read_own(start: Start) -> dict[str, str]:
+    """The keys of the own data, for which room is made anew.
+
+    What etcd makes of the data of a member that was killed has another history than its keys tell
+    (it forgets what it has applied, where the log does not say that this was agreed on), and who
+    joins would get that history.
+    """
+    if not (DB / "etcd" / "member" / "wal").is_dir():
+        fatal("starting kubernetes: preparing server: cluster-reset needs the data of a member")
+    keys: dict[str, str] = {}
+
+    def read(etcd: Etcd) -> None:
+        keys.update((entry.key, entry.value) for entry in etcd.below("/registry/"))
+
+    _run_alone(start, read, "--force-new-cluster")
+    bootstrap, name = ((DB / "etcd" / file).read_text() for file in ("bootstrap.json", "name"))
+    _make_room(bootstrap, name.strip())
+    return keys
+
+
+def _make_room(bootstrap: str, name: str) -> None:
+    """Put the data aside, if there are any, and begin with none."""
     etcd = DB / "etcd"
-    name = f"{start.name}-{int(time.time()):08x}"
     if etcd.exists():
         etcd.rename(DB / f"etcd-old-{int(time.time())}")
     etcd.mkdir(parents=True, mode=0o700)
     paths.write(etcd / "bootstrap.json", bootstrap)
     paths.write(etcd / "name", name)
-    return keys
+
+
+def _write(etcd: Etcd, start: Start, keys: dict[str, str]) -> None:
+    for key, value in keys.items():
+        etcd.put(key, value)
+    # This server has to prove anew who it is.
+    etcd.delete(f"/registry/secrets/kube-system/{start.name}.node-password.rke2")
 
 
 def _own_token() -> str:
@@ -92,22 +122,17 @@ def _own_token() -> str:
         return ""
 
 
-def _run_alone(start: Start, keys: dict[str, str], *, is_new: bool) -> None:
-    """Run etcd once as the only member there is, and write what a snapshot brings."""
+def _run_alone(start: Start, act: Callable[[Etcd], None], *options: str) -> None:
+    """Run etcd for a while as the only member there is, and do something meanwhile."""
     name = (DB / "etcd" / "name").read_text().strip()
     cluster = [(name, f"http://{start.address}:2380")]
     argv = member_argv(name, DB / "etcd", start.address, cluster, joins=False)
-    argv += [] if is_new else ["--force-new-cluster"]
     log = paths.POD_LOGS / "etcd-reset.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        process = subprocess.Popen(argv, stdout=output, stderr=output)
+        process = subprocess.Popen([*argv, *options], stdout=output, stderr=output)
     try:
-        etcd = _wait(process, log)
-        for key, value in keys.items():
-            etcd.put(key, value)
-        # Other servers have to prove anew who they are; so has this one.
-        etcd.delete(f"/registry/secrets/kube-system/{start.name}.node-password.rke2")
+        act(_wait(process, log))
     finally:
         process.terminate()
         process.wait(timeout=_PATIENCE_S)

@@ -137,6 +137,7 @@ def stage(knobs: Knobs, program: str) -> None:
 
 def pass_images(knobs: Knobs) -> None:
     """Let the time of importing images go by; a full disk or a missing image ends it here."""
+    want_image(knobs, f"rancher/rke2-runtime:{knobs.version()[1].replace('+', '-')}")
     knobs.pass_phase("images")
     for mode in ("image-missing", "disk-full"):
         if knobs.mode(mode):
