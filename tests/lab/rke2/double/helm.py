@@ -17,6 +17,7 @@ from .batch import succeeded
 from .charts import CHARTS, Chart, Release, crd_object, merge_values
 from .client import Api, Refused, Unreachable
 from .etcd import EtcdError
+from .fetching import want_chart
 from .journal import event, info
 from .knobs import Knobs
 from .kubectlfiles import NoMatch, apply_object, find_path

@@ -25,6 +25,7 @@ from .config import (
     resolve,
     to_flags,
 )
+from .fetching import want_image
 from .journal import component, event, fatal, info, warning
 from .knobs import Knobs
 
