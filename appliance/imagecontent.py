@@ -1,15 +1,17 @@
 """What a drop-in needs in the image that nodes boot from, as its image.yaml declares it.
 
 An image.yaml has `releases` (what is fetched by version), `files` (fetched by address), `images`
-and `lists` of images (fetched from registries), `image_folder` (where archives of images go, said
-by one drop-in for all) and `needs` (what packages must have brought). The sums are not here: the
-lock has them. In an address `{version}` is that of the release and `{arch}` the machine's.
+and `lists` of images (fetched from registries), `image_folder` (below which archives of images are
+kept, said by one drop-in for all; those of a drop-in lie in a folder of its name), `nodes` (what
+kinds of nodes need its archives) and `needs` (what packages must have brought). The sums are not
+here: the lock has them. In an address `{version}` is that of the release, and `{arch}` the
+machine's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import PurePosixPath
@@ -22,7 +24,7 @@ from appliance.errors import ServiceDefinitionError
 FILE = "image.yaml"
 ARCHES = ("amd64", "arm64")
 
-_KEYS = frozenset({"releases", "files", "images", "lists", "image_folder", "needs"})
+_KEYS = frozenset({"releases", "files", "images", "lists", "image_folder", "nodes", "needs"})
 _FILE_KEYS = frozenset({"name", "release", "url", "sums", "unpack", "into", "pick", "flavors"})
 _IMAGE_KEYS = frozenset({"release", "reference"})
 _LIST_KEYS = frozenset({"release", "url"})
@@ -33,6 +35,20 @@ _REFERENCE = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._{}-]+)+:[A-Za-z0-9._{}
 _IN_PLACE = frozenset({"version", "arch"})
 
 T = TypeVar("T")
+
+
+class NodeKind(Enum):
+    """What a node is to the pods of a component.
+
+    Attributes:
+        MASTER: A master, whatever it keeps off.
+        OPEN_MASTER: A master that ordinary pods may come to.
+    """
+
+    MASTER = "master"
+    OPEN_MASTER = "open-master"
+    WORKER = "worker"
+    STORAGE = "storage"
 
 
 class Flavor(Enum):
@@ -113,7 +129,8 @@ class ImageContent:
 
     Attributes:
         releases: Name to version.
-        image_folder: Where archives of images go; None where another drop-in says so.
+        image_folder: Below which archives of images are kept; None where another drop-in says so.
+        nodes: The kinds of nodes that need its archives.
     """
 
     releases: Mapping[str, str] = field(default_factory=dict)
@@ -121,6 +138,7 @@ class ImageContent:
     images: tuple[ImageArtifact, ...] = ()
     lists: tuple[ImageList, ...] = ()
     image_folder: PurePosixPath | None = None
+    nodes: tuple[NodeKind, ...] = tuple(NodeKind)
     needs: Needs = field(default_factory=Needs)
 
     def used_releases(self) -> frozenset[str]:
@@ -144,6 +162,7 @@ def parse_image_content(document: object, where: str) -> ImageContent:
         images=_each(found, "images", where, lambda one: _image(one, where)),
         lists=_each(found, "lists", where, lambda one: _list(one, where)),
         image_folder=None if folder is None else _folder(folder, f"{where}: image_folder"),
+        nodes=_nodes(found, where),
         needs=_needs(found.get("needs", {}), f"{where}: needs"),
     )
 
@@ -156,6 +175,22 @@ def fill_url(template: str, version: str, arch: str) -> str:
 def fill_name(template: str, version: str, arch: str) -> str:
     """Return a name with a version in it as it is."""
     return template.format(version=version, arch=arch)
+
+
+def find_image_folder(contents: Iterable[ImageContent]) -> PurePosixPath | None:
+    """Return the folder below which archives of images are kept, as one of the drop-ins says."""
+    return next((one.image_folder for one in contents if one.image_folder), None)
+
+
+def _nodes(found: Mapping[str, Any], where: str) -> tuple[NodeKind, ...]:
+    try:
+        nodes = tuple(NodeKind(one) for one in found.get("nodes", list(NodeKind)))
+    except (TypeError, ValueError):
+        nodes = ()
+    if not nodes:
+        known = ", ".join(kind.value for kind in NodeKind)
+        raise ServiceDefinitionError(f"{where}: nodes must be a list of {known}")
+    return nodes
 
 
 def _releases(item: object, where: str) -> dict[str, str]:

@@ -12,7 +12,13 @@ from appliance.actions import WriteFile
 from appliance.artifact import Artifact, FetchArchive, FetchFile, FetchImage
 from appliance.errors import LockFileError, raise_all
 from appliance.fetch import FetchAll, ForgetOthers
-from appliance.imagecontent import FileArtifact, Flavor, fill_name, fill_url
+from appliance.imagecontent import (
+    FileArtifact,
+    Flavor,
+    fill_name,
+    fill_url,
+    find_image_folder,
+)
 from appliance.lock import Lock, Pin, Sources
 from appliance.plan import Plan, Stage
 from appliance.service import Service
@@ -54,7 +60,7 @@ def find_fetches(
     services: Mapping[str, Service], lock: Lock, build: Build
 ) -> tuple[tuple[Artifact, ...], tuple[LockFileError, ...]]:
     """Return every artifact of an image, and what the lock lacks of others."""
-    folder = _image_folder(services)
+    folder = find_image_folder(one.image for one in services.values()) or paths.DOWNLOADS_DIR
     found = [
         one for service in services.values() for one in _of_service(service, lock, build, folder)
     ]
@@ -73,12 +79,7 @@ def _of_service(
     if service.component and service.component.chart:
         yield _chart(service.component.chart.name, service.chart_version, lock, build)
     if build.flavor is Flavor.EE:
-        yield from _images(service, lock, build, image_folder)
-
-
-def _image_folder(services: Mapping[str, Service]) -> PurePosixPath:
-    said = (one.image.image_folder for one in services.values() if one.image.image_folder)
-    return next(said, paths.DOWNLOADS_DIR)
+        yield from _images(service, lock, build, image_folder / service.name)
 
 
 def _file(file: FileArtifact, lock: Lock, build: Build) -> Artifact | LockFileError:

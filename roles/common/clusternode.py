@@ -27,6 +27,7 @@ from roles.common.clusterstate import (
     read_cluster_state,
     read_pinned_name,
 )
+from roles.common.components import Values
 from roles.common.diagnosis import Diagnosis, diagnose
 from roles.common.election import BLOCKED_KEY, Agents, Join
 from roles.common.endpoints import SUPERVISOR_PORT, ClusterNode, build_node
@@ -53,7 +54,13 @@ from roles.common.rke2check import check_rke2
 from roles.common.rke2config import SENSITIVE_MARK, holds_secret, render_config
 from roles.common.rke2extra import Config, keys_of_extra_config, parse_extra_config
 from roles.common.rke2keys import KnownKeys
-from roles.common.rke2params import BalancerParams, RegistryParams, Rke2Params, VipParams
+from roles.common.rke2params import (
+    AirgapParams,
+    BalancerParams,
+    RegistryParams,
+    Rke2Params,
+    VipParams,
+)
 
 WORDS_S = 90.0
 ONEGATE_TIMEOUT_S = 900.0
@@ -70,7 +77,11 @@ _BY_ADDRESS = "server"
 
 @dataclass(frozen=True)
 class ClusterNodeParams:
-    """Everything that a node of the cluster reads, whatever its role."""
+    """Everything that a node of the cluster reads, whatever its role.
+
+    Attributes:
+        components: Component to field to value, as far as the role reads them.
+    """
 
     opennebula: OpenNebulaParams
     keepalived: VipParams
@@ -79,6 +90,8 @@ class ClusterNodeParams:
     network: NetworkParams
     rke2: Rke2Params
     registries: RegistryParams
+    airgap: AirgapParams
+    components: Values
 
     @property
     def has_onegate(self) -> bool:

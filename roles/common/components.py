@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from appliance.actions import EnsureFolder, RemoveFile, WriteFile
@@ -45,6 +46,8 @@ _STAYS = (
 )
 
 Values = Mapping[str, Mapping[str, object]]
+Charts = Mapping[str, str]
+NO_CHARTS: Charts = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -54,16 +57,20 @@ class StoragePlace:
     mountpoint: str
 
 
-class ComponentParams(NodeParams, Protocol):
+class ComponentsView(NodeParams, Protocol):
+    """What says which components there are."""
+
+    @property
+    def components(self) -> Values:
+        """Component to field to value, as far as the role reads them."""
+
+
+class ComponentParams(ComponentsView, Protocol):
     """What components need of a master's parameters."""
 
     @property
     def storage(self) -> StoragePlace:
         """Where storage nodes keep their replicas."""
-
-    @property
-    def components(self) -> Values:
-        """Component to field to value."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +78,21 @@ class ChartSource:
     """Where Helm finds a chart.
 
     Attributes:
-        chart: Its name in the repository, or the whole address of an archive.
-        repo: The repository; empty where `chart` is an address.
-        version: Its version; empty likewise.
+        chart: Its name in the repository.
+        repo: The repository.
+        version: Its version.
+        content: The archive itself in base64, where the image has it: nothing is fetched then.
     """
 
     chart: str
     repo: str
     version: str
+    content: str = ""
+
+    @property
+    def file(self) -> str:
+        """What the archive is called in the image."""
+        return f"{self.chart}-{self.version}.tgz"
 
 
 @dataclass(frozen=True)
@@ -143,7 +157,21 @@ def find_components(services: Mapping[str, Service]) -> dict[str, Component]:
     return {name: component for name, component in found.items() if component is not None}
 
 
-def components_on(params: ComponentParams, services: Mapping[str, Service]) -> tuple[str, ...]:
+def needs_service(service: Service, params: ComponentsView) -> bool:
+    """Say whether the cluster has what a drop-in is: a component that is on, or no component."""
+    return service.component is None or _is_on(service.component, params)
+
+
+def charts_on(params: ComponentsView, services: Mapping[str, Service]) -> dict[str, ChartSource]:
+    """Return the charts of the components that the parameters turn on, by drop-in."""
+    found = {
+        name: _chart_source(services[name].component, params, {})
+        for name in components_on(params, services)
+    }
+    return {name: chart for name, chart in found.items() if chart is not None}
+
+
+def components_on(params: ComponentsView, services: Mapping[str, Service]) -> tuple[str, ...]:
     """Return the names of the components that the parameters turn on."""
     return tuple(
         name
@@ -152,24 +180,24 @@ def components_on(params: ComponentParams, services: Mapping[str, Service]) -> t
     )
 
 
-def _is_on(component: Component, params: ComponentParams) -> bool:
+def _is_on(component: Component, params: ComponentsView) -> bool:
     if component.switch is None:
         return True
     value = value_of(component.switch, params)
     return bool(value == component.equals if component.equals is not None else value is True)
 
 
-def value_of(field: Field, params: ComponentParams) -> object:
+def value_of(field: Field, params: ComponentsView) -> object:
     """Return the value of a parameter.
 
     Raises:
-        ServiceDefinitionError: Masters do not read it.
+        ServiceDefinitionError: The role does not read it.
     """
     if field.service in params.components:
         return params.components[field.service][field.name]
     view = getattr(params, field.service, None)
     if not hasattr(view, field.name):
-        raise ServiceDefinitionError(f"component: {field}: masters do not read this")
+        raise ServiceDefinitionError(f"component: {field}: this role does not read it")
     return getattr(view, field.name)
 
 
@@ -181,9 +209,17 @@ def entry_of(field: Field, services: Mapping[str, Service]) -> Entry:
 # ---- what is written
 
 
-def plan_components(params: ComponentParams, services: Mapping[str, Service]) -> tuple[Action, ...]:
-    """Write the manifests of what is on, and take away those of what is not."""
-    files = build_manifests(params, services)
+def plan_components(
+    params: ComponentParams, services: Mapping[str, Service], charts: Charts = NO_CHARTS
+) -> tuple[Action, ...]:
+    """Write the manifests of what is on, and take away those of what is not.
+
+    Args:
+        params: Of the master.
+        services: The drop-ins.
+        charts: Name of a file to its content in base64, of the charts that the image has.
+    """
+    files = build_manifests(params, services, charts)
     names = {file.name for file in files}
     others = (
         manifest.file
@@ -210,7 +246,7 @@ def plan_components(params: ComponentParams, services: Mapping[str, Service]) ->
 
 
 def build_manifests(
-    params: ComponentParams, services: Mapping[str, Service]
+    params: ComponentParams, services: Mapping[str, Service], charts: Charts = NO_CHARTS
 ) -> tuple[ManifestFile, ...]:
     """Render the manifests of every component that is on."""
     on = components_on(params, services)
@@ -220,7 +256,7 @@ def build_manifests(
         file
         for name in on
         for manifest in components[name].manifests
-        for file in _build_file(name, manifest, params, services, cluster)
+        for file in _build_file(name, manifest, params, services, cluster, charts)
     )
 
 
@@ -230,13 +266,14 @@ def _build_file(
     params: ComponentParams,
     services: Mapping[str, Service],
     cluster: ClusterFacts,
+    charts: Charts,
 ) -> Iterator[ManifestFile]:
     own = own_text(manifest, params)
     if own:
         header = f"# {_OWN_MARK}, from {entry_of_own(manifest, services).name}.\n"
         yield ManifestFile(name, manifest.file, f"{header}{own.rstrip()}\n", is_secret=True)
     elif manifest.template and all(value_of(field, params) for field in manifest.when):
-        model = build_model(name, params, services, cluster)
+        model = build_model(name, params, services, cluster, charts)
         text = render(services[name].folders, manifest.template, model)
         yield ManifestFile(name, manifest.file, text, manifest.is_secret)
 
@@ -260,6 +297,7 @@ def build_model(
     params: ComponentParams,
     services: Mapping[str, Service],
     cluster: ClusterFacts,
+    charts: Charts = NO_CHARTS,
 ) -> ComponentModel:
     """Put together what a component's templates see."""
     values = {
@@ -272,15 +310,18 @@ def build_model(
     }
     view = make_dataclass("Own", values, frozen=True)
     component = services[name].component
-    return ComponentModel(view(**values), _chart_source(component, params), cluster)
+    return ComponentModel(view(**values), _chart_source(component, params, charts), cluster)
 
 
-def _chart_source(component: Component | None, params: ComponentParams) -> ChartSource | None:
-    """Say where the chart is; an archive in the image would be one on RKE2's own static address."""
+def _chart_source(
+    component: Component | None, params: ComponentsView, charts: Charts
+) -> ChartSource | None:
+    """Say where the chart is, and what it is where the image has that very version."""
     if component is None or component.chart is None:
         return None
     chart = component.chart
-    return ChartSource(chart.name, chart.repo, str(value_of(chart.version, params)))
+    source = ChartSource(chart.name, chart.repo, str(value_of(chart.version, params)))
+    return replace(source, content=charts.get(source.file, ""))
 
 
 def _build_cluster(params: ComponentParams, on: tuple[str, ...]) -> ClusterFacts:

@@ -84,6 +84,17 @@ class RegistryParams:
     own_text: Secret | None
 
 
+@dataclass(frozen=True)
+class AirgapParams:
+    """Drop-in `airgap`.
+
+    Attributes:
+        enabled: Whether there is no way out of the network.
+    """
+
+    enabled: bool
+
+
 class NodeParams(Protocol):
     """What the modules about RKE2 need of a node's parameters."""
 

@@ -37,6 +37,7 @@ from roles.common.registration import registration_of_server
 from roles.common.rke2extra import keys_of_extra_config
 from roles.common.snapshots import check_snapshots, doubts_about_snapshots
 from roles.common.snapshotting import ON_DEMAND, SnapshotListing, SnapshotTaking
+from roles.common.supplies import Supplies
 from roles.common.upgrading import UpgradePlanning
 from roles.master.bootstrap import Bootstrap
 from roles.master.model import build_master, facts_wanted
@@ -71,7 +72,7 @@ class MasterRole:
 
     def facts_wanted(self, params: MasterParams) -> FactsWanted:
         """Name what is looked at."""
-        return wanted_of_cluster_node(params, facts_wanted(params))
+        return self._supplies(params).wanted(wanted_of_cluster_node(params, facts_wanted(params)))
 
     def prerequisites(self, params: MasterParams, facts: Facts) -> Readiness:
         """Wait for the links of the context and their addresses."""
@@ -86,9 +87,11 @@ class MasterRole:
             refuse_changed(facts.files.get(CONFIG), wanted)
         if stage is Stage.BOOTSTRAP:
             return with_network(Bootstrap(model, facts).plan(), params, facts, self._services)
+        supplies = self._supplies(params)
         node = plan_cluster_node(params, model.node, facts, self._services)
         # The network plug-in's settings have to be there when RKE2 starts for the first time.
-        return Plan(stage, (*node, *plan_components(params, self._services)))
+        manifests = plan_components(params, self._services, supplies.charts(facts))
+        return Plan(stage, (*node, *supplies.plan(facts), *manifests))
 
     def readiness(self, params: MasterParams, facts: Facts) -> Readiness:
         """Ready means: own API steady, own node Ready, a voter in etcd."""
@@ -96,7 +99,11 @@ class MasterRole:
 
     def status(self, params: MasterParams, facts: Facts) -> tuple[StatusLine, ...]:
         """Describe network, RKE2, API, node and etcd."""
-        return tuple(describe_master(build_master(params, facts), params, facts))
+        own = describe_master(build_master(params, facts), params, facts)
+        return (*own, *self._supplies(params).describe(facts))
+
+    def _supplies(self, params: MasterParams) -> Supplies:
+        return Supplies(params, self._services, "master")
 
     def make_cycle(
         self, daemon: str, system: System, params: MasterParams, reporter: Reporter, log: Logger

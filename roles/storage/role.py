@@ -38,6 +38,7 @@ from roles.common.disk import (
 )
 from roles.common.election import MASTER_ROLE
 from roles.common.leaving import Leaving
+from roles.common.supplies import Supplies
 from roles.storage.params import StorageNodeParams
 
 _READY_TIMEOUT_S = 900.0
@@ -62,7 +63,7 @@ class StorageRole:
     def facts_wanted(self, params: StorageNodeParams) -> FactsWanted:
         """Name what is looked at."""
         wanted = wanted_of_cluster_node(params, facts_wanted(params))
-        return wanted.also(probes=disk_probes(params.storage))
+        return self._supplies(params).wanted(wanted.also(probes=disk_probes(params.storage)))
 
     def prerequisites(self, params: StorageNodeParams, facts: Facts) -> Readiness:
         """Wait for the links of the context and their addresses."""
@@ -76,6 +77,7 @@ class StorageRole:
             return with_network(AgentBootstrap(model, facts).plan(), params, facts, self._services)
         actions = (
             *plan_cluster_node(params, model.node, facts, self._services),
+            *self._supplies(params).plan(facts),
             *plan_disk(params.storage, facts, self._render),
         )
         return Plan(stage, actions, disk_pause(params.storage, facts))
@@ -91,7 +93,14 @@ class StorageRole:
     def status(self, params: StorageNodeParams, facts: Facts) -> tuple[StatusLine, ...]:
         """Describe network, disk, RKE2 and node."""
         model = build_agent(params, facts, is_storage=True)
-        return (*describe_disk(params.storage, facts), *describe_agent(model, params, facts))
+        return (
+            *describe_disk(params.storage, facts),
+            *describe_agent(model, params, facts),
+            *self._supplies(params).describe(facts),
+        )
+
+    def _supplies(self, params: StorageNodeParams) -> Supplies:
+        return Supplies(params, self._services, "storage")
 
     def make_cycle(
         self,

@@ -48,6 +48,7 @@ class UnboundConf:
 
     Attributes:
         forwarders: Whom it asks; empty to resolve from the root servers.
+        is_closed: Whether it knows only what it is told here, and asks nobody.
     """
 
     listeners: tuple[SocketAddress, ...]
@@ -55,6 +56,7 @@ class UnboundConf:
     records: tuple[Record, ...]
     cluster_domain: str
     forwarders: tuple[SocketAddress, ...]
+    is_closed: bool
     max_cache_ttl: int
     upstream_timeout: int
     tcp_disabled: bool
@@ -63,9 +65,21 @@ class UnboundConf:
 
 
 def build_resolver(
-    params: DnsParams, opennebula: OpenNebulaParams, book: AddressBook
+    params: DnsParams,
+    opennebula: OpenNebulaParams,
+    book: AddressBook,
+    *,
+    is_airgapped: bool = False,
 ) -> UnboundConf:
-    """Decide what the resolver does."""
+    """Decide what the resolver does.
+
+    Args:
+        params: Of the resolver.
+        opennebula: What OpenNebula says.
+        book: The gateway's addresses.
+        is_airgapped: Whether the root servers are out of reach.
+    """
+    forwarders = tuple(_forwarders(params, opennebula, book))
     selection = select_interfaces(params.interfaces, book)
     links = selection.links(book)
     mentions = [mention for mention in selection.mentions if mention.link in links]
@@ -78,7 +92,8 @@ def build_resolver(
         allowed_networks=params.allowed_networks or tuple(networks),
         records=tuple(_records(book, params.cluster_domain)),
         cluster_domain=params.cluster_domain,
-        forwarders=tuple(_forwarders(params, opennebula, book)),
+        forwarders=forwarders,
+        is_closed=is_airgapped and not forwarders,
         max_cache_ttl=params.max_cache_ttl,
         upstream_timeout=params.upstream_timeout,
         tcp_disabled=params.tcp_disabled,

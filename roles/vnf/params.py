@@ -9,6 +9,7 @@ from ipaddress import IPv4Network
 from appliance.secret import Secret
 from appliance.values import AddressWithPrefix, Endpoint, InterfaceItem, Placeholder, PortForward
 from roles.common.opennebula import OpenNebulaParams
+from roles.common.rke2params import AirgapParams
 
 
 @dataclass(frozen=True)
@@ -98,3 +99,4 @@ class VnfParams:
     nat4: Nat4Params
     router4: Router4Params
     dns: DnsParams
+    airgap: AirgapParams

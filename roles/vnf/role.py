@@ -177,7 +177,12 @@ class VnfRole:
             yield StopUnit(dns.UNIT)
             yield RemoveFile(dns.CONF)
             return
-        conf = dns.build_resolver(params.dns, params.opennebula, address_book(params))
+        conf = dns.build_resolver(
+            params.dns,
+            params.opennebula,
+            address_book(params),
+            is_airgapped=params.airgap.enabled,
+        )
         yield WriteFile(
             dns.CONF,
             self._render("dns", "50-oneke.conf.j2", conf),

@@ -129,7 +129,12 @@ def _describe_dns(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
     if not params.dns.enabled:
         yield StatusLine("dns", "off")
         return
-    conf = dns.build_resolver(params.dns, params.opennebula, address_book(params))
+    conf = dns.build_resolver(
+        params.dns,
+        params.opennebula,
+        address_book(params),
+        is_airgapped=params.airgap.enabled,
+    )
     trouble = _unit_trouble("dns", dns.UNIT, facts)
     if trouble:
         yield trouble
@@ -144,7 +149,8 @@ def _describe_dns(params: VnfParams, facts: Facts) -> Iterator[StatusLine]:
         yield StatusLine("dns", said, is_well=False)
         return
     where = ", ".join(dict.fromkeys(str(one.address) for one in conf.listeners)) or "no address"
-    asks = ", ".join(str(one.address) for one in conf.forwarders) or "the root servers"
+    nobody = "nobody" if conf.is_closed else "the root servers"
+    asks = ", ".join(str(one.address) for one in conf.forwarders) or nobody
     yield StatusLine("dns", f"answers on {where}, asks {asks}")
 
 

@@ -30,6 +30,7 @@ from roles.common.election import MASTER_ROLE
 from roles.common.endpoints import build_node
 from roles.common.leaving import Leaving
 from roles.common.registration import registration_of_worker
+from roles.common.supplies import Supplies
 from roles.worker.params import WorkerParams
 
 _READY_TIMEOUT_S = 900.0
@@ -52,7 +53,7 @@ class WorkerRole:
 
     def facts_wanted(self, params: WorkerParams) -> FactsWanted:
         """Name what is looked at."""
-        return wanted_of_cluster_node(params, facts_wanted(params))
+        return self._supplies(params).wanted(wanted_of_cluster_node(params, facts_wanted(params)))
 
     def prerequisites(self, params: WorkerParams, facts: Facts) -> Readiness:
         """Wait for the links of the context and their addresses."""
@@ -64,7 +65,8 @@ class WorkerRole:
         refuse_unknown_settings(params, model.known)
         if stage is Stage.BOOTSTRAP:
             return with_network(AgentBootstrap(model, facts).plan(), params, facts, self._services)
-        return Plan(stage, plan_cluster_node(params, model.node, facts, self._services))
+        node = plan_cluster_node(params, model.node, facts, self._services)
+        return Plan(stage, (*node, *self._supplies(params).plan(facts)))
 
     def readiness(self, params: WorkerParams, facts: Facts) -> Readiness:
         """Ready means: own node Ready as the API server sees it."""
@@ -73,7 +75,10 @@ class WorkerRole:
     def status(self, params: WorkerParams, facts: Facts) -> tuple[StatusLine, ...]:
         """Describe network, RKE2 and node."""
         model = build_agent(params, facts, is_storage=False)
-        return tuple(describe_agent(model, params, facts))
+        return (*describe_agent(model, params, facts), *self._supplies(params).describe(facts))
+
+    def _supplies(self, params: WorkerParams) -> Supplies:
+        return Supplies(params, self._services, "worker")
 
     def make_cycle(
         self, daemon: str, system: System, params: WorkerParams, reporter: Reporter, log: Logger

@@ -307,10 +307,15 @@ def test_every_drop_in_is_read_by_somebody() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(COMPONENT_NAMES))
-def test_masters_alone_read_a_component_and_get_all_its_fields(name: str) -> None:
+def test_masters_alone_read_a_component_but_for_the_switch_of_one_with_images(name: str) -> None:
     service = SERVICES[name]
-    assert service.roles == ("master",)
-    assert all(entry.roles == ("master",) for entry in service.entries)
+    assert service.component is not None
+    switch = service.component.switch
+    is_wide = bool(service.image.images or service.image.lists) and switch is not None
+    assert service.roles == (("master", "worker", "storage") if is_wide else ("master",))
+    for entry in service.entries:
+        is_switch = is_wide and switch is not None and entry.field == switch.name
+        assert entry.roles == (("master", "worker", "storage") if is_switch else ("master",))
     params = decide("master", Context(NODE, "test"), SERVICES).params
     assert set(params.components[name]) == {entry.field for entry in service.entries}
 

@@ -8,7 +8,8 @@ from pathlib import PurePosixPath
 import pytest
 
 from appliance import paths
-from appliance.imagecontent import ARCHES, Flavor, fill_name, fill_url
+from appliance.artifact import FetchImage
+from appliance.imagecontent import ARCHES, Flavor, fill_name, fill_url, find_image_folder
 from appliance.installplan import Build, find_fetches
 from appliance.lock import FILE, Lock, Pin, Sources, parse_lock, render_lock
 from appliance.locking import find_releases
@@ -96,3 +97,21 @@ def test_programs_and_units_are_names_not_paths() -> None:
         assert all(re.fullmatch(r"[a-z0-9.-]+", name) for name in needs.programs)
         assert all(re.fullmatch(r"[a-z0-9@-]+\.[a-z]+", name) for name in needs.units)
         assert all(name.startswith("/") for name in needs.files)
+
+
+def test_archives_of_images_lie_in_a_folder_of_their_drop_in() -> None:
+    """A node is offered them by the drop-ins it needs."""
+    folder = find_image_folder(one.image for one in SERVICES.values())
+    assert folder is not None
+    archives = {
+        (name, file.into)
+        for name, service in SERVICES.items()
+        for file in service.image.files
+        if Flavor.CE not in file.flavors
+    }
+    assert archives == {(name, folder / name) for name, _ in archives}
+    fetches, _ = find_fetches(SERVICES, filled(LOCK), Build(Flavor.EE, "amd64", Sources()))
+    for one in fetches:
+        if isinstance(one, FetchImage):
+            assert one.path.parent.parent == folder
+            assert SERVICES[one.path.parent.name].image.nodes

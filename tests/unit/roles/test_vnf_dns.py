@@ -100,3 +100,18 @@ def test_what_is_no_setting_is_refused(key: str, value: str) -> None:
     with pytest.raises(ParameterProblems) as caught:
         resolver(**{key: value})
     assert [problem.key for problem in caught.value.problems] == [key]
+
+
+def test_without_a_way_out_and_without_servers_nobody_is_asked() -> None:
+    params = decide_gateway(ONEAPP_VNF_DNS_ENABLED="YES", ETH0_DNS=None, ETH1_DNS=None).params
+    book = build_address_book(params.opennebula, params.keepalived.vips)
+    for is_airgapped in (False, True):
+        conf = build_resolver(params.dns, params.opennebula, book, is_airgapped=is_airgapped)
+        assert (conf.forwarders, conf.is_closed) == ((), is_airgapped)
+
+
+def test_servers_that_are_named_are_asked_though_there_is_no_way_out() -> None:
+    params = decide_gateway(ONEAPP_VNF_DNS_ENABLED="YES", ETH0_DNS="10.2.11.40").params
+    book = build_address_book(params.opennebula, params.keepalived.vips)
+    conf = build_resolver(params.dns, params.opennebula, book, is_airgapped=True)
+    assert (asked(conf), conf.is_closed) == (["10.2.11.40@53"], False)
