@@ -10,10 +10,14 @@ readonly reflect=vendor/github.com/modern-go/reflect2
 mkdir -p "$work/apt/lists/partial" "$work/apt/archives/partial"
 cd "$work"
 
-# The machine's own list of sources need not name this release, nor its source packages.
+# The machine's own list of sources need not name source packages; of another release it names no mirror either.
+# shellcheck disable=SC2016  # apt's own placeholders
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' \
+    'Component: main' | sed -n 1p)}
+: "${mirror:?this machine names no archive of Debian 12: set DEBIAN_MIRROR to the address of one}"
 readonly keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-printf '%s\n' "deb [signed-by=$keyring] http://deb.debian.org/debian bookworm main" \
-    "deb-src [signed-by=$keyring] http://deb.debian.org/debian bookworm main" > apt/sources.list
+printf '%s\n' "deb [signed-by=$keyring] $mirror bookworm main" \
+    "deb-src [signed-by=$keyring] $mirror bookworm main" > apt/sources.list
 apt=(apt-get -qq -o "Dir::Etc::SourceList=$work/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
     -o "Dir::State::Lists=$work/apt/lists" -o "Dir::Cache=$work/apt" -o APT::Sandbox::User=root)
 "${apt[@]}" update
