@@ -172,8 +172,13 @@ def chart_of(document: Document) -> str | None:
     if document.content.get("kind") not in _CHARTS:
         return None
     if document.content["kind"] == "HelmChart":
-        return str(document.content["spec"]["chart"])
+        return str(document.content["spec"].get("chart") or _chart_of_name(document))
     return str(document.content["metadata"]["name"])
+
+
+def _chart_of_name(document: Document) -> str:
+    """Return the chart that an object with the chart in it is named after."""
+    return str(document.content["metadata"]["name"]).removeprefix("one-")
 
 
 @cache

@@ -11,7 +11,7 @@ import yaml
 
 from appliance.context import Context
 from appliance.decision import decide
-from roles.common.components import ManifestFile, build_manifests
+from roles.common.components import ManifestFile, build_manifests, charts_on
 from tests.contexts import SERVICES
 from tests.unit.roles.nodes import NODE
 
@@ -92,6 +92,16 @@ def combinations() -> Iterator[Combination]:
     yield from map(_combination, _OLDER)
     yield from map(_combination, _SNAPSHOTS)
     yield _combination({})
+    yield _with_charts_of_the_image()
+
+
+def _with_charts_of_the_image() -> Combination:
+    switches = {f"{_K8S}{name}_ENABLED": "YES" for name in ("LONGHORN", "METALLB", "TRAEFIK")}
+    params = decide("master", Context({**NODE, **switches}, "test"), SERVICES).params
+    charts = {source.file: "dGd6" for source in charts_on(params, SERVICES).values()}
+    files = build_manifests(params, SERVICES, charts)
+    assert sum("chartContent: " in file.text for file in files) == len(charts)
+    return Combination("charts of the image", files)
 
 
 def _combination(values: Mapping[str, str]) -> Combination:

@@ -85,14 +85,20 @@ class KubeletPods:
             return True
         if is_finished(pod):
             return False
-        for container in pod["spec"]["containers"]:
-            if container.get("imagePullPolicy") != "Never":
-                want_image(self._knobs, container["image"])
+        self._want_images(pod)
         if _is_cni(pod):
             return self._bring_on_cni(pod)
         if owner_of(pod).get("kind") == "Job" and HELM_LABEL not in _labels(pod):
             return self._bring_on_job(pod)
         return self._pretend(pod, "pod")
+
+    def _want_images(self, pod: Object) -> None:
+        """Look for the images of a pod that is to start; what ran here has been imported."""
+        if pod["status"]["phase"] == "Running":
+            return
+        for container in pod["spec"]["containers"]:
+            if container.get("imagePullPolicy") != "Never":
+                want_image(self._knobs, container["image"])
 
     def _pretend(self, pod: Object, phase: str) -> bool:
         """Say that a pod runs once it has had the time to start."""
