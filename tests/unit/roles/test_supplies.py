@@ -32,6 +32,7 @@ from roles.common.outside import KEY, TIME_SERVERS
 from roles.common.supplies import Supplies
 from tests.contexts import SERVICES
 from tests.fakes import FakeFiles, make_system
+from tests.unit.roles.cluster import AGENT, Cloud, Machine
 from tests.unit.roles.nodes import NODE
 
 STORE = PurePosixPath("/usr/share/oneke/images")
@@ -283,3 +284,45 @@ def test_a_registry_or_a_proxy_within_reach_is_told_and_not_refused(
     line = lines(of, Stored())["outside"]
     assert line.is_well
     assert line.state == f"images of cilium, rke2 from {where}"
+
+
+# ---- whole runs
+
+
+def put_image(machine: Machine) -> None:
+    """Have everything in a machine's image."""
+    for name, archives in ARCHIVES.items():
+        for archive in archives:
+            machine.files.put(f"{STORE}/{name}/{archive}", "x")
+    for name in CHARTS:
+        machine.files.put(f"{paths.CHARTS_DIR}/{name}", b"\x1f\x8b")
+    record = json.dumps({"releases": {"rke2": "v1.35.7+rke2r1"}})
+    machine.files.put(paths.IMAGE_RECORD, record)
+
+
+def test_masters_of_one_image_write_the_same_and_a_second_run_changes_nothing() -> None:
+    cloud = Cloud()
+    written = []
+    for vm_id in (101, 102):
+        master = Machine(cloud, "master", vm_id, **ALL_ON, **AIRGAPPED)
+        put_image(master)
+        master.run()
+        written.append(
+            {path: text for path, text in master.files.texts().items() if "/manifests/" in path}
+        )
+        assert {path.name for path in master.files.links} == {
+            *ARCHIVES["rke2"],
+            *ARCHIVES["cilium"],
+        }
+        assert master.run().changes == 0
+    assert written[0] == written[1]
+    assert sum("chartContent" in text for text in written[0].values()) == 3
+
+
+def test_a_node_without_a_way_out_and_without_images_is_refused_at_once() -> None:
+    worker = Machine(Cloud(), "worker", 111, **AIRGAPPED)
+    with pytest.raises(ParameterProblems, match="no way to fetch images of cilium, rke2"):
+        worker.run()
+    assert not [change for change in worker.tape.changes if "rancher" in change]
+    assert not [change for change in worker.tape.changes if change.startswith("units.")]
+    assert not worker.units.states[AGENT].is_active
