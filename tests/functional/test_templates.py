@@ -152,22 +152,3 @@ def test_the_state_script_is_a_sound_shell_script(tmp_path: Path) -> None:
     path = tmp_path / "vrrp-state"
     path.write_text(files_of("the usual gateway")["vrrp-state"])
     subprocess.run(["shellcheck", str(path)], check=True, capture_output=True)
-
-
-def test_systemd_takes_the_units_without_a_word(tmp_path: Path) -> None:
-    units = Path(__file__).resolve().parents[2] / "systemd"
-    agent = tmp_path / "oneke-agent"
-    agent.write_text("#!/bin/sh\n")
-    agent.chmod(0o755)
-    copies = []
-    for unit in sorted(units.iterdir()):
-        copy = tmp_path / unit.name
-        copy.write_text(unit.read_text().replace("/usr/local/bin/oneke-agent", str(agent)))
-        copies.append(str(copy))
-    completed = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", *copies],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (completed.returncode, completed.stderr) == (0, "")
