@@ -1,12 +1,14 @@
 """Every choice of components leads to a cluster that has what was chosen, and nothing else.
 
 The agent founds each cluster from its context; a worker and a storage node join it, so that pods
-find their places. All pairs of choices are there in some cluster, not all of their combinations.
+find their places. All pairs of choices are there in some cluster; with ONEKE_EVERY_CHOICE=1 in the
+environment all of their combinations are.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import combinations, product
@@ -182,10 +184,15 @@ def pairs_of(choice: Choice) -> set[Pair]:
     return set(combinations(values, 2))
 
 
+def every_choice() -> list[Choice]:
+    """All combinations."""
+    switches = product((False, True), repeat=len(VALUES) - 1)
+    return [Choice(cni, *on) for cni, on in product(CNIS, switches)]
+
+
 def all_pairs() -> list[Choice]:
     """Choices that have every pair of values, each the one that adds most; nothing comes first."""
-    switches = product((False, True), repeat=len(VALUES) - 1)
-    every = [Choice(cni, *on) for cni, on in product(CNIS, switches)]
+    every = every_choice()
     chosen = [Choice("canal"), OLDER]
     left = set().union(*map(pairs_of, every)).difference(*map(pairs_of, chosen))
     while left:
@@ -195,7 +202,9 @@ def all_pairs() -> list[Choice]:
     return chosen
 
 
-CHOICES = all_pairs()
+CHOICES = every_choice() if os.environ.get("ONEKE_EVERY_CHOICE") == "1" else all_pairs()
+ADDRESSES = 40
+"""Addresses of masters, taken in turn: at most two are there at a time."""
 
 
 # --- clusters ------------------------------------------------------------------------------------
@@ -362,7 +371,7 @@ class Masters:
             return
         number = CHOICES.index(choice)
         service_id = self._lab.add_service([("master", 1)], name=f"OneKE {number}")
-        address = f"172.20.0.{120 + number}"
+        address = f"172.20.0.{120 + number % ADDRESSES}"
         values = role_context("master") | nic_context(0, PRIVATE, address)
         changes = {
             "SERVICE_ID": service_id,
