@@ -114,8 +114,13 @@ class Masters:
         return sorted(self.kubernetes.members)
 
     def has_quorum(self) -> bool:
-        """Whether etcd works."""
-        return find_members(self.kubernetes.members.values()).has_quorum
+        """Whether etcd works when it has let go of the members whose nodes are deleted.
+
+        A removal that was asked for can not be taken back: who dies between that and its effect
+        costs the majority, whatever a leaving master does.
+        """
+        staying = [node for node in self.kubernetes.members.values() if not node.is_going]
+        return find_members(staying).has_quorum
 
 
 # --- all well -------------------------------------------------------------------------------------
