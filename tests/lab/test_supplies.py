@@ -221,7 +221,8 @@ def test_a_snapshot_can_be_gone_back_to_the_way_it_is_written(cluster: Cluster) 
     for each in (node, other):
         each.run(["systemctl", "stop", "oneke-agent"])
         each.run(["rke2-killall.sh"])
-    node.run(["sh", "-c", f"sed '/^server:/d' {CONFIG} > /root/reset.yaml"])
+    drop = "-e '/^server:/d' -e '/^etcd-s3/d'"
+    node.run(["sh", "-c", f"sed {drop} {CONFIG} > /root/reset.yaml"])
     reset = ["rke2", "server", "--config", "/root/reset.yaml", "--cluster-reset"]
     done = node.run([*reset, f"--cluster-reset-restore-path={snapshots}/{name}"], timeout_s=HEALS_S)
     assert "restart without --cluster-reset" in done.stdout + done.stderr

@@ -42,6 +42,7 @@ def reset(start: Start, check: Any) -> None:
             "starting kubernetes: preparing server: Managed etcd cluster membership has been reset "
             f"already, restart without --cluster-reset flag now; delete {FLAG} to reset again"
         )
+    check_source(start)
     if _is_running():
         fatal("listen tcp :9345: bind: address already in use: stop rke2-server first")
     for name in ("kube-apiserver", "etcd"):
@@ -55,6 +56,23 @@ def reset(start: Start, check: Any) -> None:
         "Managed etcd cluster membership has been reset, restart without --cluster-reset flag now. "
         "Backup and delete ${datadir}/server/db on each peer etcd server and rejoin the nodes"
     )
+
+
+def check_source(start: Start) -> None:
+    """Refuse a restore that would read a Secret of the cluster, which is down.
+
+    Source: k3s-io/k3s, pkg/etcd/etcd.go: with `etcd-s3` any path is one in the bucket.
+
+    Raises:
+        Fatal: If the bucket is told by a Secret alone.
+    """
+    values = start.values
+    is_told = values.get("etcd-s3-bucket") or not values.get("etcd-s3-config-secret")
+    if values.get("cluster-reset-restore-path") and values.get("etcd-s3") and not is_told:
+        fatal(
+            "starting kubernetes: preparing server: start managed database: cannot use S3 config "
+            "secret when restoring snapshot; configuration must be set in CLI or config file"
+        )
 
 
 def _read_snapshot(start: Start, path: str, check: Any) -> dict[str, str]:
