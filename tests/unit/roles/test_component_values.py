@@ -65,6 +65,14 @@ def test_longhorn_keeps_to_the_storage_nodes_by_the_label_and_taint_they_join_wi
         assert made[part]["nodeSelector"] == {label: value}
 
 
+def test_components_ask_nobody_outside_for_news_and_tell_nobody_of_themselves() -> None:
+    longhorn = values("one-longhorn.yaml", LONGHORN_ENABLED="YES")["defaultSettings"]
+    traefik = values("one-traefik.yaml", TRAEFIK_ENABLED="YES")["global"]
+    assert longhorn["upgradeChecker"] is False
+    assert longhorn["allowCollectingLonghornUsageMetrics"] is False
+    assert traefik == {"checkNewVersion": False, "sendAnonymousUsage": False}
+
+
 @pytest.mark.parametrize(
     ("file", "switch", "namespace"),
     [
