@@ -10,14 +10,21 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from appliance.errors import EXIT_TEMPORARY
+from appliance.errors import EXIT_CONFIGURATION, EXIT_TEMPORARY
 
 if TYPE_CHECKING:
     from appliance.apply import Outcome
     from appliance.installplan import Build
     from appliance.lock import Sources
+    from appliance.locking import Locked
     from appliance.service import Service
     from appliance.system import System
+
+_IN_DOUBT = (
+    "something was published anew under its old name, and its old pin was kept; to accept it,"
+    " remove the old pin from the lock (make its sum or digest '', or take all images of a changed"
+    " list out), and write the lock again"
+)
 
 
 class WrongUsage(Exception):
@@ -127,21 +134,33 @@ def _write_lock(
 ) -> int:
     from appliance.install import read_lock
     from appliance.lock import render_lock
-    from appliance.locking import EMPTY, LockWriter, find_releases
+    from appliance.locking import LockWriter, find_releases
 
     chosen = dict(_pair(text) for text in arguments.release)
     writer = LockWriter(system, sources, read_lock(lock_path, may_be_new=True))
     locked = writer.write(services, find_releases(services, chosen))
     system.files.write(PurePosixPath(lock_path.absolute()), render_lock(locked.lock))
+    _print_locked(locked, lock_path, arguments)
+    if locked.is_in_doubt:
+        return EXIT_CONFIGURATION
+    return 0 if locked.is_whole else EXIT_TEMPORARY
+
+
+def _print_locked(locked: Locked, lock_path: Path, arguments: argparse.Namespace) -> None:
+    from appliance.locking import CHANGED, EMPTY
+
+    if locked.is_in_doubt:
+        print(f"oneke-agent: {lock_path}: {_IN_DOUBT}", file=sys.stderr)
     if arguments.json:
         document = {"lock": str(lock_path), "findings": [asdict(one) for one in locked.findings]}
         print(json.dumps(document, indent=1))
-    else:
-        for one in locked.findings:
-            print(f"{one.verdict:<7}  {one.subject}{f': {one.reason}' if one.reason else ''}")
-        empty = sum(one.verdict == EMPTY for one in locked.findings)
-        print(f"{lock_path}: {len(locked.findings)} looked for, {empty} left empty")
-    return 0 if locked.is_whole else EXIT_TEMPORARY
+        return
+    for one in locked.findings:
+        print(f"{one.verdict:<7}  {one.subject}{f': {one.reason}' if one.reason else ''}")
+    verdicts = [one.verdict for one in locked.findings]
+    empty, changed = verdicts.count(EMPTY), verdicts.count(CHANGED)
+    rest = f", {changed} changed and not followed" if changed else ""
+    print(f"{lock_path}: {len(verdicts)} looked for, {empty} left empty{rest}")
 
 
 def _pair(text: str) -> tuple[str, str]:

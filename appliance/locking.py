@@ -1,6 +1,7 @@
 """Writing the lock: what is published about releases is read, and nothing is made up.
 
-What can not be read keeps the sum that was pinned for the very same address, else it is empty.
+What can not be read keeps the sum that was pinned for the very same address, else it is empty. What
+was published anew under its old name keeps the old sum, too: to accept it is a person's decision.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ class Finding:
 
     Attributes:
         verdict: `READ`; `KEPT` where it could not be read and was known; `EMPTY` where it was not
-            known either; `CHANGED` where something else is published than was pinned.
-        reason: Why it could not be read, or what was pinned before.
+            known either; `CHANGED` where something else is published than is pinned, and the pin
+            was kept.
+        reason: Why it could not be read, or what is published in place of what is pinned.
     """
 
     subject: str
@@ -63,6 +65,11 @@ class Locked:
     def is_whole(self) -> bool:
         """Whether nothing is empty."""
         return all(one.verdict != EMPTY for one in self.findings)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether something was published anew, which a person has to judge."""
+        return any(one.verdict == CHANGED for one in self.findings)
 
 
 def find_releases(services: Mapping[str, Service], chosen: Mapping[str, str]) -> dict[str, str]:
@@ -194,7 +201,8 @@ class LockWriter:
         kept = {reference: "" for reference in known if reference not in others}
 
         def read() -> dict[str, str]:
-            return dict.fromkeys(find_references(self._text(url), url), "")
+            found = find_references(self._text(url), url)
+            return {reference: "" for reference in found if reference not in others}
 
         return self._try(f"images of {listed.release} {version}", read, kept)
 
@@ -224,18 +232,26 @@ class LockWriter:
         return self._judge(subject, found, kept)
 
     def _judge(self, subject: str, found: T | OnekeError, kept: T) -> T:
-        """Take what was found, else what is known, and say which."""
+        """Take what was found unless something else is known, and say what became of it."""
         is_known = bool(kept.sha256 if isinstance(kept, Pin) else kept)
         if isinstance(found, OnekeError):
             self._findings.append(Finding(subject, KEPT if is_known else EMPTY, str(found)))
             return kept
-        was = f"was {_shown(kept)}" if is_known and found != kept else ""
-        self._findings.append(Finding(subject, CHANGED if was else READ, was))
+        if is_known and _content_of(found) != _content_of(kept):
+            reason = f"published is {_shown(found)}, pinned is {_shown(kept)}"
+            self._findings.append(Finding(subject, CHANGED, reason))
+            return kept
+        self._findings.append(Finding(subject, READ))
         return found
 
 
 def _index_of(chart: Chart) -> str:
     return f"{chart.repo.rstrip('/')}/index.yaml"
+
+
+def _content_of(pinned: object) -> object:
+    """Return what vouches for a content: the same sum at another address is the same content."""
+    return pinned.sha256 if isinstance(pinned, Pin) else pinned
 
 
 def _shown(pinned: object) -> str:

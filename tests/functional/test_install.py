@@ -177,7 +177,7 @@ def test_what_is_not_published_stays_empty_and_what_was_pinned_stays(
     assert again.lock == locked.lock
 
 
-def test_a_release_that_was_changed_afterwards_is_told(
+def test_a_release_that_was_changed_afterwards_is_told_and_not_followed(
     upstream: Upstream, locked: Locked, services: Mapping[str, Service], tmp_path: Path
 ) -> None:
     path = "/get.helm.sh/helm-v3.18.6-linux-amd64.tar.gz.sha256sum"
@@ -186,6 +186,7 @@ def test_a_release_that_was_changed_afterwards_is_told(
     changed = [finding for finding in again.findings if finding.verdict == CHANGED]
     assert [one.subject for one in changed] == ["helm for amd64"]
     assert locked.lock.files["helm"]["amd64"].sha256 in changed[0].reason
+    assert again.lock == locked.lock
 
 
 # ---- all of it

@@ -188,6 +188,23 @@ def test_a_lock_is_written_with_what_could_be_read_and_says_what_could_not(
     assert verdicts == {"read", "empty"}
 
 
+def test_what_was_published_anew_is_for_a_person_to_decide(
+    machine: Machine, lock: Path, capsys: Captured
+) -> None:
+    chart = SERVICES["longhorn"].component.chart
+    index = f"{chart.repo.rstrip('/')}/index.yaml"
+    published = machine.downloads.served[index]
+    machine.downloads.served[index] = published.replace(sum_of("longhorn"), "f" * 64)
+    capsys.readouterr()
+    assert main(["install", "--lock", "--lock-file", str(lock)]) == 78
+    out, err = capsys.readouterr()
+    assert f"published is {'f' * 64}, pinned is {sum_of('longhorn')}" in out
+    assert "1 changed and not followed" in out
+    assert "remove the old pin from the lock" in err
+    written = parse_lock(machine.files.text(str(lock)), "lock")
+    assert written.charts["longhorn"].sha256 == sum_of("longhorn")
+
+
 @pytest.mark.parametrize("release", ["helm", "helm=", "=4"])
 def test_a_release_without_a_version_is_wrong_usage(
     machine: Machine, capsys: Captured, release: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -214,14 +215,51 @@ def test_a_sum_of_another_version_is_not_kept(services: dict[str, Service]) -> N
     assert web.lock(services, old).lock.files["tool"]["amd64"].sha256 == ""
 
 
-def test_what_is_published_anew_under_an_old_name_is_told(services: dict[str, Service]) -> None:
+def test_what_is_published_anew_under_an_old_name_is_told_and_not_followed(
+    services: dict[str, Service],
+) -> None:
     known = Web().lock(services).lock
     web = Web()
     web.registry.images["quay.io/some/image:v1+2"] = f"sha256:{OTHER}"
-    changed = [one for one in web.lock(services, known).findings if one.verdict == CHANGED]
-    assert [(one.subject, one.reason) for one in changed] == [
-        ("image quay.io/some/image:v1+2", f"was {DIGEST}")
-    ]
+    web.downloads.served[SUMS.format(arch="amd64")] = f"{OTHER}  tool-amd64.tgz\n"
+    web.downloads.served["https://host.example/list"] = "docker.io/listed/image:2\n"
+    again = web.lock(services, known)
+    assert again.is_in_doubt
+    assert again.lock == known
+    changed = [one for one in again.findings if one.verdict == CHANGED]
+    assert {one.subject: one.reason for one in changed} == {
+        "tool for amd64": f"published is {OTHER}, pinned is {SUM}",
+        "images of tool v1+2": (
+            "published is docker.io/listed/image:2, pinned is docker.io/listed/image:1"
+        ),
+        "image quay.io/some/image:v1+2": f"published is sha256:{OTHER}, pinned is {DIGEST}",
+    }
+
+
+def test_what_is_published_anew_is_accepted_where_its_old_pin_was_removed(
+    services: dict[str, Service],
+) -> None:
+    known = Web().lock(services).lock
+    web = Web()
+    web.downloads.served[SUMS.format(arch="amd64")] = f"{OTHER}  tool-amd64.tgz\n"
+    removed = {"tool": {**known.files["tool"], "amd64": Pin(URL.format(arch="amd64"), "")}}
+    again = web.lock(services, replace(known, files=removed))
+    assert not again.is_in_doubt
+    assert again.lock.files["tool"]["amd64"].sha256 == OTHER
+
+
+def test_a_list_that_has_an_image_which_is_declared_too_is_no_other_list(
+    services: dict[str, Service],
+) -> None:
+    web = Web()
+    web.downloads.served["https://host.example/list"] += "quay.io/some/image:v2\n"
+    system = make_system(downloads=web.downloads, registry=web.registry)
+    old = Lock()
+    for _ in range(2):
+        locked = LockWriter(system, Sources(), old).write(services, {"tool": "v2"})
+        assert verdicts(locked)["images of tool v2"] == READ
+        old = locked.lock
+    assert set(old.images["tool"]) == {"docker.io/listed/image:1", "quay.io/some/image:v2"}
 
 
 def test_a_text_is_read_once_for_all_that_it_tells(services: dict[str, Service]) -> None:
