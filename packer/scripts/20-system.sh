@@ -18,6 +18,16 @@ quiet_units=(
     multipathd.socket multipathd.service
     # Fetching package lists is a person's decision; at every first boot it is the whole cluster's load.
     apt-daily.timer apt-daily-upgrade.timer
+    # Cloud images have these, which ask machines outside at boot or time and again: for news, updates of
+    # firmware and packages, support contracts, randomness; or report crashes there.
+    motd-news.timer
+    fwupd-refresh.timer
+    update-notifier-download.timer update-notifier-motd.timer
+    ua-timer.timer ua-reboot-cmds.service ubuntu-advantage.service
+    pollinate.service
+    apport-autoreport.timer apport-autoreport.path
+    # They look for file systems on LVM, of which a node has none; the first does so at every boot.
+    e2scrub_reap.service e2scrub_all.timer
 )
 
 for unit in "${quiet_units[@]}"; do
@@ -26,6 +36,11 @@ for unit in "${quiet_units[@]}"; do
         systemctl --quiet disable --now "$unit" 2>/dev/null || systemctl --quiet disable "$unit"
     fi
 done
+
+# A person who logs in would wait for the news, too.
+if [[ -e /etc/default/motd-news ]]; then
+    sed -i 's/^ENABLED=.*/ENABLED=0/' /etc/default/motd-news
+fi
 
 # keepalived writes its pid and notify fifo to /run/keepalived, which nobody creates; the folder has to
 # outlive a restart, because readers of the fifo stay connected to it. It stops before the balancer at a
