@@ -17,12 +17,14 @@ from appliance.system.onegate import Service, ServiceRole, Vm
 from roles.common.election import BLOCKED_KEY
 from roles.common.etcdmembers import find_members, is_server
 from roles.common.registration import NODE_NAME_KEY
-from roles.common.rke2config import SERVICE_LABEL, STORAGE_LABEL, VM_LABEL
+from roles.common.rke2config import NO_SERVICE, SERVICE_LABEL, STORAGE_LABEL, VM_LABEL
 
 MARK_KEY = "ONEKE_CLEANER_MARK"
 """What a cleaner publishes before it asks, to know an answer that is older than its question."""
 GRACE_S = 60.0
 """A node that stopped being Ready may come back: it is left alone for so long."""
+HURRIED_GRACE_S = 3.0
+"""The same for who has little time: that its VM is gone is told by OneGate, twice, anyway."""
 APART_S = 5.0
 """The second answer of OneGate is asked for so long after the first has come."""
 
@@ -61,6 +63,7 @@ class Cleaner:
         service_id: Its own service; None where it is not known.
         now_s: Seconds since 1970.
         mark: What it published before the last look; empty where that was nothing.
+        grace_s: How long a node that stopped being Ready is left alone.
     """
 
     node: str
@@ -68,6 +71,7 @@ class Cleaner:
     service_id: int | None
     now_s: float
     mark: str = ""
+    grace_s: float = GRACE_S
 
 
 class Verdict(Enum):
@@ -143,6 +147,8 @@ def _judge(node: Node, looks: Sequence[Look], us: Cleaner, doubts: tuple[str, st
     vm_id = labelled_vm(node)
     if vm_id is None:
         return _judge_unlabelled(node)
+    if node.labels.get(SERVICE_LABEL) == NO_SERVICE:
+        return _judge_without_service(node, vm_id)
     reason = _foreign_reason(node, us) or _presence(node, vm_id, looks) or doubts[0]
     reason = reason or _doubt_about_its_role(node, looks) or doubts[1]
     if reason:
@@ -173,8 +179,8 @@ def _own_reason(node: Node, us: Cleaner) -> str:
     since = _not_ready_since(node)
     if since is None:
         return "is not Ready, and does not tell since when"
-    if us.now_s - since < GRACE_S:
-        return f"is not Ready since {us.now_s - since:.0f} s; it is given {GRACE_S:.0f} s"
+    if us.now_s - since < us.grace_s:
+        return f"is not Ready since {us.now_s - since:.0f} s; it is given {us.grace_s:.0f} s"
     return ""
 
 
@@ -191,6 +197,16 @@ def _judge_unlabelled(node: Node) -> Finding:
         " deleted by itself",
         f"see with kubectl get node {node.name} -o wide which VM it was; if OpenNebula has no VM"
         f" of that address any more: kubectl delete node {node.name}",
+    )
+
+
+def _judge_without_service(node: Node, vm_id: int) -> Finding:
+    return Finding(
+        node,
+        Verdict.KEEP,
+        f"is not Ready, and its VM {vm_id} is in no service, so that OneGate tells nothing of it:"
+        " such a node is never deleted by itself",
+        f"if OpenNebula has no VM {vm_id} any more: kubectl delete node {node.name}",
     )
 
 

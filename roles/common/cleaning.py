@@ -41,7 +41,8 @@ class Cleaning:
         vm_id: Its own VM.
         service_id: Its own service; None where it is not known.
         only_servers: Whether others than servers are left alone.
-        is_hurried: Whether there is little time: OneGate is not waited for long, nor spared.
+        is_hurried: Whether there is little time: OneGate is not waited for long, nor spared, and
+            nodes are not long left alone.
     """
 
     system: System
@@ -78,7 +79,8 @@ class Cleaning:
 
     def _us(self, mark: str = "") -> Cleaner:
         now_s = self.system.clock.now()
-        return Cleaner(self.node, self.vm_id, self.service_id, now_s, mark)
+        grace_s = cleaner.HURRIED_GRACE_S if self.is_hurried else cleaner.GRACE_S
+        return Cleaner(self.node, self.vm_id, self.service_id, now_s, mark, grace_s)
 
     def _ensure_serving(self) -> None:
         try:

@@ -24,12 +24,15 @@ from roles.common.removal import (
     Remove,
     dead_servers,
     decide_removal,
+    members_to_ask,
     servers_to_ask,
 )
 from roles.common.turn import Turn
 
 LONGEST_ANSWER_S = 5.0
 """A shutdown has little time, and none for an API server that takes longer."""
+WELL_ANSWER_S = 2.0
+"""Who is well says so at once; whoever needs longer is not counted on."""
 CLEAN_EVERY_S = 10.0
 CLEANING_S = 25.0
 """What looking for dead masters may take: two answers of OneGate, and the time between them."""
@@ -177,10 +180,24 @@ class ServerDeparture:
             self._clean(access)
             # That took its time, in which much may have changed.
             return NotYet("masters that may be dead go first")
-        found = decide_removal(nodes, self.node)
+        found = self._decide(nodes)
         if isinstance(found, Remove):
             self._system.kubernetes.delete_node(access, found.node)
         return _readiness_of(found)
+
+    def _decide(self, nodes: tuple[Node, ...]) -> Removal:
+        """Decide; before it is removed, those who are counted on have to answer."""
+        found = decide_removal(nodes, self.node)
+        if not isinstance(found, Remove):
+            return found
+        asked = members_to_ask(nodes, self.node)
+        silent = frozenset(node.name for node in asked if not self._is_well(node))
+        return decide_removal(nodes, self.node, silent=silent)
+
+    def _is_well(self, node: Node) -> bool:
+        if not node.addresses:
+            return False
+        return self._serves(replace(self._access_to(node), longest_s=WELL_ANSWER_S))
 
     def _clean(self, access: Access) -> None:
         """Delete dead servers."""
@@ -227,7 +244,7 @@ class ServerDeparture:
 
     def preview(self) -> Readiness:
         """Say whether it could be taken out now; see `Departure.preview`."""
-        found = decide_removal(self._nodes(), self.node)
+        found = self._decide(self._nodes())
         return Ready() if isinstance(found, Remove) else _readiness_of(found)
 
     def end(self) -> None:

@@ -5,7 +5,7 @@ Etcd works only while a majority of its members does, the dead ones counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from appliance.system.kubernetes import Node
@@ -54,10 +54,16 @@ class Members:
         return f"{found}, and {self.needed} are needed"
 
 
-def find_members(nodes: Iterable[Node]) -> Members:
-    """Find the members among the nodes of a cluster; none where etcd is elsewhere."""
+def find_members(nodes: Iterable[Node], silent: Collection[str] = ()) -> Members:
+    """Find the members among the nodes of a cluster; none where etcd is elsewhere.
+
+    Args:
+        nodes: All nodes of the cluster.
+        silent: The names of those that do not answer, whatever the cluster still tells of them.
+    """
     every = tuple(node for node in nodes if is_voter(node))
-    return Members(every, tuple(node for node in every if node.is_ready and node.is_true(_VOTER)))
+    well = (node for node in every if node.is_ready and node.is_true(_VOTER))
+    return Members(every, tuple(node for node in well if node.name not in silent))
 
 
 def is_server(node: Node) -> bool:

@@ -6,7 +6,7 @@ person. So a member goes only where etcd has its majority before and after, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from appliance.system.kubernetes import Node
@@ -45,12 +45,14 @@ class Hold:
 Removal = Gone | Going | Remove | Hold
 
 
-def decide_removal(nodes: Sequence[Node], name: str) -> Removal:
+def decide_removal(nodes: Sequence[Node], name: str, *, silent: Collection[str] = ()) -> Removal:
     """Say what is to become of the node of a master that leaves.
 
     Args:
         nodes: All nodes of the cluster.
         name: Of its own.
+        silent: The names of masters that do not answer: a node counts as Ready for most of a minute
+            after its VM was cut.
     """
     own = next((node for node in nodes if node.name == name), None)
     if own is None:
@@ -60,7 +62,7 @@ def decide_removal(nodes: Sequence[Node], name: str) -> Removal:
     going = [node.name for node in nodes if node.is_going and is_server(node)]
     if going:
         return Hold(f"members of etcd go one at a time, and {min(going)} still does")
-    return _judge(find_members(nodes), own)
+    return _judge(find_members(nodes, silent), own)
 
 
 def _judge(members: Members, own: Node) -> Removal:
@@ -81,6 +83,11 @@ def _judge(members: Members, own: Node) -> Removal:
 def _who_is_not(members: Members) -> str:
     unwell = sorted({node.name for node in members.every if node not in members.healthy})
     return f"; not well: {', '.join(unwell)}" if unwell else ""
+
+
+def members_to_ask(nodes: Sequence[Node], name: str) -> tuple[Node, ...]:
+    """Return the other members that count as well, and are to show that they are."""
+    return find_members(nodes).without(name).healthy
 
 
 def dead_servers(nodes: Sequence[Node], name: str) -> tuple[Node, ...]:

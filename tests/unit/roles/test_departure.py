@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.errors import KubernetesConflict, KubernetesUnavailable
-from appliance.system.kubernetes import Access, Node
+from appliance.system.kubernetes import Access, Health, Node
 from appliance.waiting import Failed, NotYet, Readiness, Ready
 from roles.common.cleaner import GRACE_S
 from roles.common.cleaning import Cleaning
 from roles.common.departure import (
     CLEAN_EVERY_S,
     CLEANING_S,
+    WELL_ANSWER_S,
     AgentDeparture,
     ServerDeparture,
 )
@@ -59,6 +60,7 @@ class Masters:
 
     def __init__(self, count: int) -> None:
         self.clock, self.log = FakeClock(), FakeLog()
+        self.off: set[int] = set()
         self.kubernetes = FakeKubernetes([server(number) for number in range(1, count + 1)])
         self.kubernetes.held = set(self.kubernetes.members)
         self.onegate = FakeOneGate(1, {"ROLE_NAME": "master"})
@@ -87,6 +89,11 @@ class Masters:
             voter_reason="Unhealthy",
         )
         self.kubernetes.put(gone)
+        self.cut(number)
+
+    def cut(self, number: int) -> None:
+        """Let the VM of a master be gone; the cluster does not know yet."""
+        self.off.add(number)
         self.kubernetes.unreachable.add(address(number))
         self.onegate.forget(number)
 
@@ -120,7 +127,7 @@ class Masters:
         costs the majority, whatever a leaving master does.
         """
         staying = [node for node in self.kubernetes.members.values() if not node.is_going]
-        return find_members(staying).has_quorum
+        return find_members(staying, {f"m{number}" for number in self.off}).has_quorum
 
 
 # --- all well -------------------------------------------------------------------------------------
@@ -161,7 +168,7 @@ def test_one_that_stays_is_asked_before_one_that_leaves_too() -> None:
 
 
 def test_one_that_does_not_serve_is_not_asked() -> None:
-    masters = Masters(3)
+    masters = Masters(4)
     masters.kubernetes.unreachable.add(address(2))
     departure = masters.leave(1)
     assert masters.go_on(departure) == Ready()
@@ -234,7 +241,9 @@ def test_all_leave_and_the_last_one_stays() -> None:
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["look", "let go", "cut", "die", "time"]), st.integers(1, 5)),
+    st.tuples(
+        st.sampled_from(["look", "let go", "cut", "die", "vanish", "time"]), st.integers(1, 5)
+    ),
     max_size=60,
 )
 
@@ -259,6 +268,9 @@ def test_whatever_is_cut_or_dies_leaving_never_costs_the_majority(
             masters.clock.pass_time(number * 5)
         elif step == "die" and number == count and f"m{number}" in masters.kubernetes.members:
             masters.die(number)
+            continue
+        elif step == "vanish" and number == count and f"m{number}" in masters.kubernetes.members:
+            masters.cut(number)
             continue
         assert masters.has_quorum() or not before, step
         going = [node for node in masters.kubernetes.members.values() if node.is_going]
@@ -330,6 +342,47 @@ def test_a_dead_master_whose_vm_is_gone_goes_first() -> None:
     departure.end()
     assert masters.names == ["m2"]
     assert [line["node"] for line in masters.log.find("node.deleted")] == ["m3"]
+
+
+def test_a_master_that_died_just_now_goes_first_too() -> None:
+    masters = Masters(3)
+    masters.die(3, since_s=5)
+    departure = masters.leave(1)
+    assert masters.go_on(departure) == Ready()
+    departure.end()
+    assert masters.names == ["m2"]
+
+
+def test_a_dead_master_whose_node_is_still_ready_is_not_counted_on() -> None:
+    masters = Masters(3)
+    masters.cut(3)
+    departure = masters.leave(1)
+    found = masters.go_on(departure)
+    assert isinstance(found, NotYet)
+    assert found.reason.startswith("etcd would lose its quorum without it")
+    assert found.reason.endswith("not well: m3")
+    assert isinstance(departure.preview(), NotYet)
+    assert masters.names == ["m1", "m2", "m3"]
+    masters.die(3, since_s=0)
+    assert masters.go_on(departure) == Ready()
+    assert masters.names == ["m2"]
+
+
+def test_a_member_is_asked_itself_and_given_little_time_before_another_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    masters = Masters(3)
+    given: dict[str, float | None] = {}
+    honest = masters.kubernetes.health
+
+    def note(access: Access) -> Health:
+        given[access.server] = access.longest_s
+        return honest(access)
+
+    monkeypatch.setattr(masters.kubernetes, "health", note)
+    masters.leave(1).look()
+    servers = [f"https://{address(number)}:6443" for number in (2, 3)]
+    assert given == dict.fromkeys(servers, WELL_ANSWER_S)
 
 
 def test_dead_workers_are_none_of_its_business() -> None:
