@@ -313,10 +313,16 @@ def check_image_contents(contents: Mapping[str, ImageContent], charts: Mapping[s
         charts: The releases that are charts, to their drop-in.
 
     Raises:
-        ServiceDefinitionError: A release is nobody's or two's, or an artifact has two homes.
+        ServiceDefinitionError: A release is nobody's or two's, or an artifact has two homes: two
+            would remove each other's in turn.
     """
     _refuse_two("release", [*charts.items(), *_pairs(contents, lambda one: tuple(one.releases))])
     _refuse_two("file", _pairs(contents, lambda one: tuple(file.name for file in one.files)))
+    _refuse_two("images of release", _pairs(contents, _releases_of_images))
+    versions = {
+        name: version for one in contents.values() for name, version in one.releases.items()
+    }
+    _refuse_two("image", _pairs(contents, lambda one: _references(one, versions)))
     folders = [name for name, one in contents.items() if one.image_folder]
     if len(folders) > 1:
         raise ServiceDefinitionError(f"image_folder: said by {' and by '.join(folders)}")
@@ -327,6 +333,19 @@ def check_image_contents(contents: Mapping[str, ImageContent], charts: Mapping[s
             raise ServiceDefinitionError(f"{name}: {FILE}: no release {', '.join(unknown)}")
         if (content.images or content.lists) and not folders:
             raise ServiceDefinitionError(f"{name}: {FILE}: no drop-in says an image_folder")
+
+
+def _releases_of_images(content: ImageContent) -> tuple[str, ...]:
+    """Return the releases whose images go to the folder of one drop-in, all of them."""
+    return tuple(sorted({one.release for one in (*content.images, *content.lists)}))
+
+
+def _references(content: ImageContent, versions: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what is declared; the versions of charts are nothing to compare by here."""
+    return tuple(
+        fill_name(one.reference, versions.get(one.release, f"({one.release})"), "")
+        for one in content.images
+    )
 
 
 def _pairs(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -64,10 +64,24 @@ def find_fetches(
     found = [
         one for service in services.values() for one in _of_service(service, lock, build, folder)
     ]
-    return (
-        tuple(one for one in found if not isinstance(one, LockFileError)),
-        tuple(one for one in found if isinstance(one, LockFileError)),
-    )
+    fetches = tuple(one for one in found if not isinstance(one, LockFileError))
+    missing = (one for one in found if isinstance(one, LockFileError))
+    return fetches, (*missing, *_find_images_of_two(fetches))
+
+
+def _find_images_of_two(fetches: Iterable[Artifact]) -> Iterator[LockFileError]:
+    """Tell what no drop-in by itself does: an image of two lists, or listed and declared."""
+    homes: dict[str, str] = {}
+    for one in fetches:
+        if not isinstance(one, FetchImage):
+            continue
+        home = one.path.parent.name
+        other = homes.setdefault(one.reference, home)
+        if other != home:
+            yield LockFileError(
+                f"image {one.reference}: the lock has it for {other} and for {home}",
+                hint="an image has one home: leave it out of the image.yaml of one of them",
+            )
 
 
 def _of_service(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import pytest
@@ -79,6 +80,16 @@ def test_a_filled_lock_is_enough_for_every_image(flavor: Flavor, arch: str) -> N
     assert len({fetch.name for fetch in fetches}) == len(fetches)
     has_images = any(fetch.name.startswith("image ") for fetch in fetches)
     assert has_images == (flavor is Flavor.EE)
+
+
+def test_an_image_that_the_lock_has_for_two_drop_ins_is_refused() -> None:
+    lock = filled(LOCK)
+    reference, digest = next(iter(lock.images["traefik-proxy"].items()))
+    images = {**lock.images, "longhorn": {**lock.images["longhorn"], reference: digest}}
+    build = Build(Flavor.EE, "amd64", Sources())
+    _, errors = find_fetches(SERVICES, replace(lock, images=images), build)
+    told = f"image {reference}: the lock has it for longhorn and for traefik"
+    assert [str(error) for error in errors] == [told]
 
 
 def test_every_network_plug_in_and_chart_is_in_the_image() -> None:

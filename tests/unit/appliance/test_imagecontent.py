@@ -115,6 +115,15 @@ def content(**change: Any) -> ImageContent:
     return parse_image_content({**GOOD, **change}, "image.yaml")
 
 
+def others_images(
+    images: list[dict[str, str]], lists: Any = (), releases: Any = None
+) -> ImageContent:
+    """Return what another drop-in declares, with releases of its own."""
+    releases = {"own": "1"} if releases is None else releases
+    document = {"releases": releases, "images": images, "lists": list(lists)}
+    return parse_image_content(document, "image.yaml")
+
+
 @pytest.mark.parametrize(
     ("contents", "charts", "complaint"),
     [
@@ -123,6 +132,28 @@ def content(**change: Any) -> ImageContent:
             {"a": content(), "b": content(releases={"other": "1"}, files=[{**FILE}])},
             {},
             "file tool: declared by a and by b",
+        ),
+        (
+            {"a": content(), "b": others_images([{"release": "tool", "reference": "h.io/x:1"}])},
+            {},
+            "images of release tool: declared by a and by b",
+        ),
+        (
+            {"a": content(), "b": others_images([], [{"release": "tool", "url": "https://h/l"}])},
+            {},
+            "images of release tool: declared by a and by b",
+        ),
+        (
+            {
+                "a": content(),
+                "b": others_images([{"release": "own", "reference": "quay.io/some/image:v1.2-3"}]),
+                "c": others_images(
+                    [{"release": "more", "reference": "quay.io/some/image:{version}"}],
+                    releases={"more": "v1.2-3"},
+                ),
+            },
+            {},
+            "image quay.io/some/image:v1.2-3: declared by b and by c",
         ),
         ({"a": content(), "b": ImageContent(image_folder=PurePosixPath("/x"))}, {}, "a and by b"),
         ({"a": content(releases={})}, {}, "a: image.yaml: no release tool"),
@@ -135,6 +166,20 @@ def test_drop_ins_that_contradict_each_other_are_refused(
     with pytest.raises(ServiceDefinitionError) as refused:
         check_image_contents(contents, charts)
     assert complaint in str(refused.value)
+
+
+def test_images_of_two_charts_are_two_while_nobody_knows_the_versions() -> None:
+    one, other = (
+        content(
+            releases={},
+            files=[],
+            lists=[],
+            image_folder=folder,
+            images=[{"release": release, "reference": "quay.io/some/image:{version}"}],
+        )
+        for release, folder in (("tool", "/x"), ("other", None))
+    )
+    check_image_contents({"a": one, "b": other}, {"tool": "a", "other": "b"})
 
 
 def test_a_release_may_be_that_of_a_chart() -> None:
