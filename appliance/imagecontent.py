@@ -319,9 +319,7 @@ def check_image_contents(contents: Mapping[str, ImageContent], charts: Mapping[s
     _refuse_two("release", [*charts.items(), *_pairs(contents, lambda one: tuple(one.releases))])
     _refuse_two("file", _pairs(contents, lambda one: tuple(file.name for file in one.files)))
     _refuse_two("images of release", _pairs(contents, _releases_of_images))
-    versions = {
-        name: version for one in contents.values() for name, version in one.releases.items()
-    }
+    versions = dict(pair for one in contents.values() for pair in one.releases.items())
     _refuse_two("image", _pairs(contents, lambda one: _references(one, versions)))
     folders = [name for name, one in contents.items() if one.image_folder]
     if len(folders) > 1:
@@ -337,7 +335,8 @@ def check_image_contents(contents: Mapping[str, ImageContent], charts: Mapping[s
 
 def _releases_of_images(content: ImageContent) -> tuple[str, ...]:
     """Return the releases whose images go to the folder of one drop-in, all of them."""
-    return tuple(sorted({one.release for one in (*content.images, *content.lists)}))
+    every: tuple[ImageArtifact | ImageList, ...] = (*content.images, *content.lists)
+    return tuple(sorted({one.release for one in every}))
 
 
 def _references(content: ImageContent, versions: Mapping[str, str]) -> tuple[str, ...]:
