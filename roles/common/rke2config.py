@@ -21,6 +21,8 @@ from roles.common.rke2params import NodeParams, RunningParams
 
 VM_LABEL = "oneke.opennebula.io/vm-id"
 SERVICE_LABEL = "oneke.opennebula.io/service-id"
+NO_SERVICE = "none"
+"""What the label of a VM outside of OneFlow says, so that it is not taken for an older agent's."""
 MASTER_TAINT = "CriticalAddonsOnly=true:NoExecute"
 STORAGE_LABEL = "node.longhorn.io/create-default-disk=true"
 STORAGE_TAINT = "node.longhorn.io/create-default-disk=true:NoSchedule"
@@ -118,11 +120,8 @@ def _of_any_node(
     labels: Sequence[str],
     taints: Sequence[str],
 ) -> Config:
-    # By these the cleaner knows whose node it is.
-    marks = {VM_LABEL: params.opennebula.vm_id, SERVICE_LABEL: params.opennebula.service_id}
-    own_labels = [f"{label}={number}" for label, number in marks.items() if number is not None]
     lists = {
-        "node-label": [*own_labels, *labels, *(params.rke2.node_labels or ())],
+        "node-label": [*_own_labels(params), *labels, *(params.rke2.node_labels or ())],
         "node-taint": [*taints, *(params.rke2.node_taints or ())],
     }
     return {
@@ -131,6 +130,15 @@ def _of_any_node(
         "node-ip": str(node.address),
         **{key: list(items_of(items)) for key, items in lists.items() if items},
     }
+
+
+def _own_labels(params: NodeParams) -> list[str]:
+    """Return the labels by which the cleaner knows whose node it is."""
+    vm_id, service_id = params.opennebula.vm_id, params.opennebula.service_id
+    if vm_id is None:
+        return []
+    service = NO_SERVICE if service_id is None else service_id
+    return [f"{VM_LABEL}={vm_id}", f"{SERVICE_LABEL}={service}"]
 
 
 def render_config(config: Mapping[str, object]) -> str:

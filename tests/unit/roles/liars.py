@@ -44,7 +44,7 @@ class Machine:
         since_s: Since when that is so.
         recovers_s: When its node becomes Ready.
         label: What its node's label says of its VM; None for no label.
-        service: What its node's label says of its service.
+        service: What its node's label says of its service; "none" where it is in none.
         publishes: The name that it publishes; None for none.
         blocked: The name that it says it waits for.
         member: Of a master: EtcdIsVoter, and why.
@@ -75,11 +75,15 @@ class Machine:
 
     def is_listed(self, at_s: float) -> bool:
         """Say whether OneFlow has it then."""
-        return self.born_s <= at_s < self.gone_s
+        return self.service != "none" and self.born_s <= at_s < self.gone_s
 
     def is_there(self, at_s: float) -> bool:
         """Say whether it is a VM of the service then."""
         return self.is_listed(at_s) and at_s < self.done_s
+
+    def is_alive(self, at_s: float) -> bool:
+        """Say whether there is a VM then, in the service or, joined by hand, in none."""
+        return self.service == "none" or self.is_there(at_s)
 
     def is_ready(self, at_s: float) -> bool:
         """Say whether its node is Ready then."""

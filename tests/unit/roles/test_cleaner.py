@@ -142,6 +142,7 @@ def test_several_workers_go_at_once() -> None:
         ({"labels": {VM_LABEL: "4"}}, "VM 4 runs"),
         ({"labels": {VM_LABEL: "1"}}, "VM 1 runs"),
         ({"labels": {VM_LABEL: "9", SERVICE_LABEL: "8"}}, "belongs to service 8"),
+        ({"labels": {VM_LABEL: "9", SERVICE_LABEL: "none"}}, "its VM 9 is in no service"),
         ({"labels": {}}, "carries no label"),
         ({"labels": {VM_LABEL: ""}}, "carries no label"),
         ({"labels": {VM_LABEL: "nine"}}, "carries no label"),
@@ -164,6 +165,17 @@ def test_a_node_that_never_was_ready_counts_from_its_registration() -> None:
 
 def test_the_label_of_the_own_service_speaks_for_nothing() -> None:
     assert deleted(judge(dead(labels={VM_LABEL: "9", SERVICE_LABEL: "7"}))) == ["w9"]
+
+
+@pytest.mark.parametrize("service_id", [7, None])
+def test_who_may_delete_the_node_of_a_vm_outside_of_services_is_told_how(
+    service_id: int | None,
+) -> None:
+    """One that joined by hand is in no answer of OneGate, alive or dead."""
+    by_hand = dead(labels={VM_LABEL: "9", SERVICE_LABEL: "none"})
+    found = judge(by_hand, us=replace(US, service_id=service_id))
+    assert deleted(found) == []
+    assert found["w9"].hint == "if OpenNebula has no VM 9 any more: kubectl delete node w9"
 
 
 def test_the_own_node_is_never_deleted() -> None:

@@ -136,7 +136,7 @@ _MACHINE = st.tuples(
     st.integers(0, 199),
     st.integers(0, 2),
     st.sampled_from(("right",) * 7 + ("none", "other", "garbage")),
-    st.sampled_from((None, None, None, str(SERVICE_ID), str(SERVICE_ID), "8")),
+    st.sampled_from((None, None, None, str(SERVICE_ID), str(SERVICE_ID), "8", "none")),
     st.sampled_from((True, True, True, False)),
     st.booleans(),
 )
@@ -248,7 +248,7 @@ def wrongs(case: Case, nodes: Nodes) -> list[str]:
         one = machines[name]
         if one.vm_id == OWN_VM:
             found.append("its own node")
-        if one.is_there(at_s) and at_s < one.leaves_s:
+        if one.is_alive(at_s) and at_s < one.leaves_s:
             found.append(f"{name}: its VM lives")
         if one.is_ready(at_s):
             found.append(f"{name}: is Ready")

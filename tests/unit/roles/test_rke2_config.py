@@ -162,8 +162,14 @@ def test_a_worker_has_what_agents_understand_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("make", [master, agent])
-def test_a_node_outside_of_a_service_carries_no_label_of_one(make: Any) -> None:
-    assert make(SERVICE_ID=None)["node-label"] == OWN_LABELS[:1]
+def test_a_node_outside_of_a_service_says_that_it_is_in_none(make: Any) -> None:
+    expected = [OWN_LABELS[0], "oneke.opennebula.io/service-id=none"]
+    assert make(SERVICE_ID=None)["node-label"] == expected
+
+
+@pytest.mark.parametrize("make", [master, agent])
+def test_a_node_that_is_no_vm_of_opennebula_says_nothing_of_services(make: Any) -> None:
+    assert "node-label" not in make(VMID=None)
 
 
 def test_a_storage_node_bears_longhorns_label_and_taint() -> None:

@@ -39,7 +39,11 @@ def test_a_master_becomes_what_a_1_24_master_was() -> None:
         "server": "https://10.2.11.86:9345",
         "node-name": "oneke-ip-172-20-0-123",
         "node-ip": "172.20.0.123",
-        "node-label": ["oneke.opennebula.io/vm-id=367"],
+        "node-label": [
+            "oneke.opennebula.io/vm-id=367",
+            # The recorded context does not name its service; the agent learns it of OneGate.
+            "oneke.opennebula.io/service-id=none",
+        ],
         "node-taint": ["CriticalAddonsOnly=true:NoExecute"],
         "token-file": "/var/lib/oneke/server-token",
         "agent-token-file": "/var/lib/oneke/agent-token",
