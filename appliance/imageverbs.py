@@ -56,7 +56,9 @@ def add_image_verbs(verbs: Any) -> None:
         help="a mirror, such as github.com=https://mirror.example/github or"
         " docker.io=registry.example/hub; may be repeated",
     )
-    install.add_argument("--dry-run", action="store_true", help="show what would be fetched")
+    install.add_argument(
+        "--dry-run", action="store_true", help="show what would be fetched, or found for the lock"
+    )
     _add_image_options(install)
 
     check = verbs.add_parser("check", help="see whether an image has all that a boot needs")
@@ -95,6 +97,7 @@ def _install(arguments: argparse.Namespace) -> int:
     from appliance.progress import ProgressBoard
     from appliance.system import RealClock, real_system
 
+    _refuse_unused(arguments)
     system = real_system(watch=ProgressBoard(sys.stderr, RealClock()))
     services = read_services(Options())
     lock_path = find_lock(arguments.lock_file)
@@ -108,6 +111,14 @@ def _install(arguments: argparse.Namespace) -> int:
     outcome = run_install(system, services, lock, build, make_logger(), dry_run=arguments.dry_run)
     _print_outcome(outcome, build, arguments)
     return 0
+
+
+def _refuse_unused(arguments: argparse.Namespace) -> None:
+    """Refuse what would be ignored: whoever gave it expects something of it."""
+    if arguments.lock and (arguments.flavor or arguments.arch):
+        raise WrongUsage("install: a lock is of every flavor and machine: no --flavor or --arch")
+    if arguments.release and not arguments.lock:
+        raise WrongUsage("install: --release is for --lock; install fetches what the lock pins")
 
 
 def _print_outcome(outcome: Outcome, build: Build, arguments: argparse.Namespace) -> None:
@@ -139,7 +150,8 @@ def _write_lock(
     chosen = dict(_pair(text) for text in arguments.release)
     writer = LockWriter(system, sources, read_lock(lock_path, may_be_new=True))
     locked = writer.write(services, find_releases(services, chosen))
-    system.files.write(PurePosixPath(lock_path.absolute()), render_lock(locked.lock))
+    if not arguments.dry_run:
+        system.files.write(PurePosixPath(lock_path.absolute()), render_lock(locked.lock))
     _print_locked(locked, lock_path, arguments)
     if locked.is_in_doubt:
         return EXIT_CONFIGURATION
@@ -152,7 +164,8 @@ def _print_locked(locked: Locked, lock_path: Path, arguments: argparse.Namespace
     if locked.is_in_doubt:
         print(f"oneke-agent: {lock_path}: {_IN_DOUBT}", file=sys.stderr)
     if arguments.json:
-        document = {"lock": str(lock_path), "findings": [asdict(one) for one in locked.findings]}
+        findings = [asdict(one) for one in locked.findings]
+        document = {"lock": str(lock_path), "dry_run": arguments.dry_run, "findings": findings}
         print(json.dumps(document, indent=1))
         return
     for one in locked.findings:
@@ -160,6 +173,7 @@ def _print_locked(locked: Locked, lock_path: Path, arguments: argparse.Namespace
     verdicts = [one.verdict for one in locked.findings]
     empty, changed = verdicts.count(EMPTY), verdicts.count(CHANGED)
     rest = f", {changed} changed and not followed" if changed else ""
+    rest += "; nothing was written" if arguments.dry_run else ""
     print(f"{lock_path}: {len(verdicts)} looked for, {empty} left empty{rest}")
 
 

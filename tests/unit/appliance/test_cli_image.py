@@ -188,6 +188,36 @@ def test_a_lock_is_written_with_what_could_be_read_and_says_what_could_not(
     assert verdicts == {"read", "empty"}
 
 
+def test_a_dry_run_writes_no_lock_and_shows_what_would_be_in_it(
+    machine: Machine, capsys: Captured, tmp_path: Path
+) -> None:
+    machine.publish()
+    argv = ["install", "--lock", "--dry-run", "--lock-file", str(tmp_path / "new.yaml")]
+    assert main(argv) == 75
+    out = capsys.readouterr().out
+    assert "read     chart longhorn" in out
+    assert out.endswith("left empty; nothing was written\n")
+    assert main([*argv, "--json"]) == 75
+    assert json.loads(capsys.readouterr().out)["dry_run"] is True
+    assert machine.files.tape.changes == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["--lock", "--flavor", "ee"], "a lock is of every flavor"),
+        (["--lock", "--arch", "arm64"], "a lock is of every flavor"),
+        (["--flavor", "ce", "--release", "helm=4.0.0"], "--release is for --lock"),
+    ],
+)
+def test_what_would_be_ignored_is_wrong_usage(
+    machine: Machine, capsys: Captured, argv: list[str], complaint: str
+) -> None:
+    assert main(["install", *argv]) == 64
+    assert complaint in capsys.readouterr().err
+    assert machine.files.tape.changes == []
+
+
 def test_what_was_published_anew_is_for_a_person_to_decide(
     machine: Machine, lock: Path, capsys: Captured
 ) -> None:
