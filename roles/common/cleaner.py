@@ -168,6 +168,18 @@ def labelled_vm(node: Node) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
+def taken_by(node: Node, vm_id: int | None) -> str:
+    """Say whose a node is that bears the name of a VM's node; empty where it is that VM's.
+
+    Args:
+        node: The node.
+        vm_id: The VM; None where it is not known.
+    """
+    named = labelled_vm(node)
+    is_taken = None not in (vm_id, named) and vm_id != named
+    return f"its name is VM {named}'s now" if is_taken else ""
+
+
 def _own_reason(node: Node, us: Cleaner) -> str:
     """Say what speaks against deleting a node, whatever its VM."""
     if node.name == us.node:

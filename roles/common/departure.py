@@ -12,6 +12,7 @@ from appliance.logs import Logger
 from appliance.system import System
 from appliance.system.kubernetes import Access, Node
 from appliance.waiting import Failed, NotYet, Readiness, Ready
+from roles.common.cleaner import taken_by
 from roles.common.cleaning import Cleaning
 from roles.common.drain import Silence
 from roles.common.endpoints import API_PORT, ClusterEndpoint
@@ -47,11 +48,16 @@ class Departure(Protocol):
         node: The name of the node.
         access: Whom it asks about its own pods.
         hint: What a person can do where it stays in.
+        vm_id: The VM whose node it is; None where it is not known. A node of that name that names
+            another VM is left alone.
+        outcome: What is told when it is out.
     """
 
     node: str
     access: Access
     hint: str
+    vm_id: int | None
+    outcome: str
 
     def look(self, left_s: float = math.inf) -> Readiness:
         """Do what can be done in the time that is left, and say whether it is out."""
@@ -76,9 +82,10 @@ class AgentDeparture:
     access = replace(KUBELET, longest_s=LONGEST_ANSWER_S)
     hint = "oneke-agent clean on a master deletes it when its VM is gone"
 
-    def __init__(self, system: System, node: str) -> None:
-        """Prepare to take a node out."""
-        self.node = node
+    def __init__(self, system: System, node: str, vm_id: int | None) -> None:
+        """Prepare to take the node of a VM out."""
+        self.node, self.vm_id = node, vm_id
+        self.outcome = _outcome(node)
         self._kubernetes = system.kubernetes
         self._silence = Silence(system)
 
@@ -96,7 +103,9 @@ class AgentDeparture:
     def _delete(self) -> Readiness:
         found = self._kubernetes.node(self.access, self.node)
         self._silence.end()
-        if found is None:
+        taken = taken_by(found, self.vm_id) if found else ""
+        self.outcome = taken or self.outcome
+        if found is None or taken:
             return Ready()
         if not found.is_going and not self._kubernetes.delete_node(self.access, found):
             return Ready()
@@ -128,6 +137,7 @@ class ServerDeparture:
         self,
         system: System,
         node: str,
+        vm_id: int | None,
         endpoint: ClusterEndpoint | None,
         make_cleaning: Callable[[Access], Cleaning],
         log: Logger,
@@ -137,11 +147,13 @@ class ServerDeparture:
         Args:
             system: Its machine.
             node: The name of its node.
+            vm_id: Its VM.
             endpoint: Where the cluster's API is reached, for where it has none itself any more.
             make_cleaning: Makes the task that deletes dead servers, asking through an access.
             log: Where data goes.
         """
-        self.node = node
+        self.node, self.vm_id = node, vm_id
+        self.outcome = _outcome(node)
         self._system = system
         self._make_cleaning = make_cleaning
         self._log = log
@@ -175,6 +187,9 @@ class ServerDeparture:
         if other:
             return NotYet(other)
         nodes = self._system.kubernetes.nodes(access)
+        found = decide_removal(nodes, self.node, self.vm_id)
+        if isinstance(found, Gone):
+            return self._readiness_of(found)
         may_clean = left_s >= CLEANING_S and self._system.clock.monotonic() >= self._next_clean
         if may_clean and dead_servers(nodes, self.node):
             self._clean(access)
@@ -183,16 +198,16 @@ class ServerDeparture:
         found = self._decide(nodes)
         if isinstance(found, Remove):
             self._system.kubernetes.delete_node(access, found.node)
-        return _readiness_of(found)
+        return self._readiness_of(found)
 
     def _decide(self, nodes: tuple[Node, ...]) -> Removal:
         """Decide; before it is removed, those who are counted on have to answer."""
-        found = decide_removal(nodes, self.node)
+        found = decide_removal(nodes, self.node, self.vm_id)
         if not isinstance(found, Remove):
             return found
         asked = members_to_ask(nodes, self.node)
         silent = frozenset(node.name for node in asked if not self._is_well(node))
-        return decide_removal(nodes, self.node, silent=silent)
+        return decide_removal(nodes, self.node, self.vm_id, silent=silent)
 
     def _is_well(self, node: Node) -> bool:
         if not node.addresses:
@@ -208,6 +223,14 @@ class ServerDeparture:
             self._log.warning("leaving.not_looked", reason=str(error))
         self._next_clean = self._system.clock.monotonic() + CLEAN_EVERY_S
 
+    def _readiness_of(self, removal: Removal) -> Readiness:
+        if isinstance(removal, Gone):
+            self.outcome = removal.reason or self.outcome
+            return Ready()
+        if isinstance(removal, Hold):
+            return Failed(removal.reason) if removal.is_final else NotYet(removal.reason)
+        return NotYet("etcd lets go of its member")
+
     # ---- whom to ask
 
     def _find_server(self) -> Access | Readiness:
@@ -216,7 +239,7 @@ class ServerDeparture:
         others = [self._access_to(node) for node in servers_to_ask(nodes, self.node)]
         self._doors += [one for one in others if one not in self._doors]
         if not any(is_server(node) and node.name != self.node for node in nodes):
-            return _readiness_of(decide_removal(nodes, self.node))
+            return self._readiness_of(decide_removal(nodes, self.node, self.vm_id))
         serving = (one for one in others if self._serves(one))
         return next(serving, None) or NotYet("no other master serves")
 
@@ -245,7 +268,7 @@ class ServerDeparture:
     def preview(self) -> Readiness:
         """Say whether it could be taken out now; see `Departure.preview`."""
         found = self._decide(self._nodes())
-        return Ready() if isinstance(found, Remove) else _readiness_of(found)
+        return Ready() if isinstance(found, Remove) else self._readiness_of(found)
 
     def end(self) -> None:
         """Give the turn to the next one; see `Departure.end`."""
@@ -257,9 +280,5 @@ class ServerDeparture:
             self._log.warning("leaving.turn_not_given", reason=str(error))
 
 
-def _readiness_of(removal: Removal) -> Readiness:
-    if isinstance(removal, Gone):
-        return Ready()
-    if isinstance(removal, Hold):
-        return Failed(removal.reason) if removal.is_final else NotYet(removal.reason)
-    return NotYet("etcd lets go of its member")
+def _outcome(node: str) -> str:
+    return f"the cluster knows {node} no more"

@@ -12,6 +12,7 @@ from appliance.logs import Logger
 from appliance.system import System
 from appliance.system.kubernetes import Access, Pod
 from appliance.waiting import Deadline, Failed, NotYet, Readiness, Ready
+from roles.common.cleaner import taken_by
 
 SILENT_S = 15.0
 """An API server that says nothing for so long is not waited for any longer."""
@@ -63,11 +64,14 @@ class Drain:
         left: The pods that were still there at the last look.
     """
 
-    def __init__(self, system: System, access: Access, node: str, log: Logger) -> None:
-        """Drain one node."""
+    def __init__(
+        self, system: System, access: Access, node: str, vm_id: int | None, log: Logger
+    ) -> None:
+        """Drain the node of one VM, and leave it alone where it is another's."""
         self._system = system
         self._access = access
         self._node = node
+        self._vm_id = vm_id
         self._log = log
         self._silence = Silence(system)
         self._is_cordoned = False
@@ -92,6 +96,9 @@ class Drain:
     def _evict_all(self, deadline: Deadline) -> list[Pod]:
         kubernetes = self._system.kubernetes
         if not self._is_cordoned:
+            found = kubernetes.node(self._access, self._node)
+            if found is None or taken_by(found, self._vm_id):
+                return []
             kubernetes.cordon(self._access, self._node)
             self._is_cordoned = True
         self.left = pods_to_move(kubernetes.pods(self._access, self._node))

@@ -136,7 +136,7 @@ class Leaving:
     def _drain(self, departure: Departure) -> TaskLine:
         self.reporter.progress(CONFIGURING, "leaving: pods go to other nodes")
         deadline = Deadline.after(self.system.clock, DRAINING_S)
-        drain = Drain(self.system, departure.access, departure.node, self.log)
+        drain = Drain(self.system, departure.access, departure.node, departure.vm_id, self.log)
         try:
             wait_until(
                 "pods to go to other nodes",
@@ -167,7 +167,7 @@ class Leaving:
             return TaskLine(NODE, KEPT, ended.reason, departure.hint)
         finally:
             departure.end()
-        return TaskLine(NODE, REMOVED, f"the cluster knows {departure.node} no more")
+        return TaskLine(NODE, REMOVED, departure.outcome)
 
     def _tell_reason(self, reason: str) -> None:
         self.reporter.progress(WAITING, f"leaving: {reason}")

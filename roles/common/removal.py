@@ -10,12 +10,19 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from appliance.system.kubernetes import Node
+from roles.common.cleaner import taken_by
 from roles.common.etcdmembers import CONTROL_PLANE_LABEL, Members, find_members, is_server
 
 
 @dataclass(frozen=True)
 class Gone:
-    """The cluster has no such node any more."""
+    """The cluster has no such node any more.
+
+    Attributes:
+        reason: Whose the node of its name is; empty where there is none.
+    """
+
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,18 +52,22 @@ class Hold:
 Removal = Gone | Going | Remove | Hold
 
 
-def decide_removal(nodes: Sequence[Node], name: str, *, silent: Collection[str] = ()) -> Removal:
+def decide_removal(
+    nodes: Sequence[Node], name: str, vm_id: int | None, *, silent: Collection[str] = ()
+) -> Removal:
     """Say what is to become of the node of a master that leaves.
 
     Args:
         nodes: All nodes of the cluster.
         name: Of its own.
+        vm_id: Its VM; None where it is not known.
         silent: The names of masters that do not answer: a node counts as Ready for most of a minute
             after its VM was cut.
     """
     own = next((node for node in nodes if node.name == name), None)
-    if own is None:
-        return Gone()
+    taken = taken_by(own, vm_id) if own else ""
+    if own is None or taken:
+        return Gone(taken)
     if own.is_going:
         return Going()
     going = [node.name for node in nodes if node.is_going and is_server(node)]

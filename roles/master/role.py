@@ -160,7 +160,9 @@ class MasterRole:
             )
 
         endpoint = node.endpoints.control_plane
-        departure = ServerDeparture(system, node.node_name, endpoint, clean_servers, log)
+        departure = ServerDeparture(
+            system, node.node_name, opennebula.vm_id, endpoint, clean_servers, log
+        )
         has_joined = bool(read_pinned_name(system))
         registration = registration_of_server(node)
         return Leaving(system, registration, departure if has_joined else None, reporter, log)

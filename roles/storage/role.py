@@ -126,4 +126,5 @@ class StorageRole:
         if name != "leave":
             raise UnknownRole(f"a storage node has no task {name!r}; clean works on masters")
         name = read_pinned_name(system)
-        return Leaving(system, {}, AgentDeparture(system, name) if name else None, reporter, log)
+        departure = AgentDeparture(system, name, params.opennebula.vm_id) if name else None
+        return Leaving(system, {}, departure, reporter, log)

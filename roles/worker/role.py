@@ -100,5 +100,5 @@ class WorkerRole:
             raise UnknownRole(f"a worker has no task {name!r}; clean works on masters")
         name = read_pinned_name(system)
         registration = registration_of_worker(build_node(params, node_name=name))
-        departure = AgentDeparture(system, name) if name else None
+        departure = AgentDeparture(system, name, params.opennebula.vm_id) if name else None
         return Leaving(system, registration, departure, reporter, log)

@@ -76,7 +76,7 @@ class Masters:
             hurried = {"only_servers": True, "is_hurried": True}
             return Cleaning(system, access, name, number, 1, self.log, **hurried)
 
-        return ServerDeparture(system, name, ClusterEndpoint(VIP, 6443), cleaning, self.log)
+        return ServerDeparture(system, name, number, ClusterEndpoint(VIP, 6443), cleaning, self.log)
 
     def die(self, number: int, *, since_s: float = 10 * GRACE_S) -> None:
         """Let a master be dead for some time, and its VM gone."""
@@ -331,6 +331,18 @@ def test_one_that_is_cut_at_any_step_goes_on_where_it_was(steps: int) -> None:
     assert masters.names == ["m2", "m3"]
 
 
+def test_a_masters_node_that_names_another_vm_is_left_alone() -> None:
+    masters = Masters(3)
+    masters.kubernetes.put(server(1, labels={**SERVER, VM_LABEL: "9"}))
+    departure = masters.leave(1)
+    assert departure.look() == Ready()
+    departure.end()
+    assert departure.outcome == "its name is VM 9's now"
+    assert masters.names == ["m1", "m2", "m3"]
+    assert masters.kubernetes.leases == {}
+    assert not any(node.is_going for node in masters.kubernetes.members.values())
+
+
 # --- the dead -------------------------------------------------------------------------------------
 
 
@@ -499,7 +511,7 @@ class Worker:
         self.clock = FakeClock()
         self.kubernetes = FakeKubernetes([make_node("w1"), make_node("w2")])
         system = make_system(kubernetes=self.kubernetes, clock=self.clock)
-        self.departure = AgentDeparture(system, "w1")
+        self.departure = AgentDeparture(system, "w1", 11)
 
 
 @pytest.fixture
@@ -512,6 +524,17 @@ def test_a_worker_deletes_its_own_node_with_its_own_certificate(worker: Worker) 
     assert worker.departure.look() == NotYet("its node is being deleted")
     assert worker.departure.look() == Ready()
     assert list(worker.kubernetes.members) == ["w2"]
+
+
+@pytest.mark.parametrize("vm_id", ["11", "12"])
+def test_a_workers_node_is_left_alone_where_it_names_another_vm(worker: Worker, vm_id: str) -> None:
+    worker.kubernetes.put(make_node("w1", labels={VM_LABEL: vm_id}))
+    found = worker.departure.look()
+    is_taken = vm_id != "11"
+    assert (found == Ready()) == is_taken
+    assert ("delete w1" in worker.kubernetes.asked) != is_taken
+    if is_taken:
+        assert worker.departure.outcome == "its name is VM 12's now"
 
 
 def test_a_worker_that_may_not_leaves_it_to_the_cleaner(worker: Worker) -> None:

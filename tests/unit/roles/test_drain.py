@@ -8,6 +8,7 @@ from appliance.errors import KubernetesUnavailable
 from appliance.waiting import Deadline, Failed, NotYet, Readiness, Ready
 from roles.common.drain import SILENT_S, Drain, pods_to_move, shown
 from roles.common.probes import KUBELET
+from roles.common.rke2config import VM_LABEL
 from tests.fakes import FakeClock, FakeKubernetes, FakeLog, make_node, make_pod, make_system
 
 BUSY = KubernetesUnavailable("Kubernetes GET /api/v1/pods: status 503: busy", status=503)
@@ -21,7 +22,7 @@ class Node:
         self.kubernetes = FakeKubernetes([make_node("w1"), make_node("w2")])
         self.log = FakeLog()
         system = make_system(kubernetes=self.kubernetes, clock=self.clock)
-        self.drain = Drain(system, KUBELET, "w1", self.log)
+        self.drain = Drain(system, KUBELET, "w1", 11, self.log)
 
     def look(self, left_s: float = 40) -> Readiness:
         return self.drain.look(Deadline.after(self.clock, left_s))
@@ -105,6 +106,16 @@ def test_pods_that_are_gone_or_new_by_the_time_are_no_trouble(
 def test_a_node_that_the_cluster_does_not_know_has_no_pods(node: Node) -> None:
     del node.kubernetes.members["w1"]
     assert node.look() == Ready()
+
+
+def test_a_node_of_that_name_that_names_another_vm_is_left_alone(node: Node) -> None:
+    node.kubernetes.put(make_node("w1", labels={VM_LABEL: "12"}))
+    node.kubernetes.place("w1", make_pod("a"))
+    assert node.look() == Ready()
+    assert node.kubernetes.tape.changes == []
+    node.kubernetes.put(make_node("w1", labels={VM_LABEL: "11"}))
+    node.look()
+    assert node.drain.moved == {"default/a"}
 
 
 def test_what_a_node_may_not_do_it_does_not_try_again(node: Node) -> None:

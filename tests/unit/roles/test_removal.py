@@ -16,6 +16,7 @@ from roles.common.removal import (
     decide_removal,
     servers_to_ask,
 )
+from roles.common.rke2config import VM_LABEL
 from tests.fakes import make_node
 
 SERVER = {"node-role.kubernetes.io/etcd": "true", "node-role.kubernetes.io/control-plane": "true"}
@@ -35,7 +36,7 @@ def dead(number: int, **changes: object) -> Node:
 
 def reason_of(*nodes: Node) -> str:
     """Return why m1 has to stay."""
-    found = decide_removal(nodes, "m1")
+    found = decide_removal(nodes, "m1", 1)
     assert isinstance(found, Hold)
     return found.reason
 
@@ -43,7 +44,7 @@ def reason_of(*nodes: Node) -> str:
 @pytest.mark.parametrize("well", [2, 3, 4, 5])
 def test_a_member_goes_where_all_are_well(well: int) -> None:
     nodes = [server(number) for number in range(1, well + 1)]
-    assert decide_removal(nodes, "m1") == Remove(nodes[0])
+    assert decide_removal(nodes, "m1", 1) == Remove(nodes[0])
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_the_dead_count(well: int, gone: int, goes: bool) -> None:
     every = well + gone
     nodes = [*(server(number) for number in range(1, well + 1))]
     nodes += [dead(number) for number in range(well + 1, every + 1)]
-    found = decide_removal(nodes, "m1")
+    found = decide_removal(nodes, "m1", 1)
     assert isinstance(found, Remove) == goes
     assert goes == (well >= every // 2 + 1 and well - 1 >= (every - 1) // 2 + 1)
 
@@ -81,7 +82,7 @@ def test_without_a_majority_the_reason_has_the_numbers_and_who_is_missing() -> N
 
 
 def test_the_last_member_stays_and_waiting_is_of_no_use() -> None:
-    found = decide_removal([server(1), make_node("w1")], "m1")
+    found = decide_removal([server(1), make_node("w1")], "m1", 1)
     assert isinstance(found, Hold)
     assert found.is_final
     assert "last member" in found.reason
@@ -91,30 +92,37 @@ def test_members_go_one_at_a_time() -> None:
     nodes = [server(1), server(2, is_going=True), server(3)]
     assert reason_of(*nodes) == "members of etcd go one at a time, and m2 still does"
     workers = [server(1), server(2), make_node("w1", is_going=True)]
-    assert isinstance(decide_removal(workers, "m1"), Remove)
+    assert isinstance(decide_removal(workers, "m1", 1), Remove)
 
 
 def test_who_is_going_or_gone_is_not_deleted_again() -> None:
-    assert decide_removal([server(1, is_going=True), server(2)], "m1") == Going()
-    assert decide_removal([server(2)], "m1") == Gone()
+    assert decide_removal([server(1, is_going=True), server(2)], "m1", 1) == Going()
+    assert decide_removal([server(2)], "m1", 1) == Gone()
+
+
+def test_a_node_that_names_another_vm_is_not_ours() -> None:
+    nodes = [server(1, labels={**SERVER, VM_LABEL: "9"}), server(2)]
+    assert decide_removal(nodes, "m1", 1) == Gone("its name is VM 9's now")
+    assert decide_removal(nodes, "m1", 9) == Remove(nodes[0])
+    assert decide_removal(nodes, "m1", None) == Remove(nodes[0])
 
 
 def test_a_learner_counts_neither_before_nor_after() -> None:
     learner = server(1, voter="False", voter_reason="MemberIsLearner")
-    assert decide_removal([learner, server(2)], "m1") == Remove(learner)
+    assert decide_removal([learner, server(2)], "m1", 1) == Remove(learner)
     other = server(2, voter="False", voter_reason="MemberIsLearner")
-    assert isinstance(decide_removal([server(1), other], "m1"), Hold)
+    assert isinstance(decide_removal([server(1), other], "m1", 1), Hold)
 
 
 def test_a_member_that_is_not_well_itself_goes_where_the_others_have_a_majority() -> None:
     own = dead(1)
-    assert decide_removal([own, server(2), server(3)], "m1") == Remove(own)
+    assert decide_removal([own, server(2), server(3)], "m1", 1) == Remove(own)
 
 
 def test_where_etcd_is_elsewhere_nothing_keeps_a_server() -> None:
     labels = {"node-role.kubernetes.io/control-plane": "true"}
     own = make_node("m1", labels=labels)
-    assert decide_removal([own], "m1") == Remove(own)
+    assert decide_removal([own], "m1", 1) == Remove(own)
 
 
 SERVERS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=7)
@@ -129,7 +137,7 @@ def test_whatever_there_is_a_majority_is_there_before_and_after(
         (server if is_well else dead)(number, **({} if counts else LEARNER))
         for number, (is_well, counts) in enumerate(found, 1)
     ]
-    removal = decide_removal(nodes, "m1")
+    removal = decide_removal(nodes, "m1", 1)
     every = [one for one in found if one[1]]
     rest = [one for one in found[1:] if one[1]]
     before = sum(one[0] for one in every) * 2 > len(every)
