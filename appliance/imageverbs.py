@@ -26,6 +26,11 @@ _IN_DOUBT = (
     " list out), and write the lock again"
 )
 
+_PLAIN = (
+    "was asked without TLS, so anybody on the way may have said what the lock now has; compare it"
+    " with what is published before anything is built of it"
+)
+
 
 class WrongUsage(Exception):
     """The command line is not as it should be in a way that its parser can not tell."""
@@ -161,6 +166,8 @@ def _write_lock(
 def _print_locked(locked: Locked, lock_path: Path, arguments: argparse.Namespace) -> None:
     from appliance.locking import CHANGED, EMPTY
 
+    for host in locked.plain:
+        print(f"oneke-agent: warning: {host}: {_PLAIN}", file=sys.stderr)
     if locked.is_in_doubt:
         print(f"oneke-agent: {lock_path}: {_IN_DOUBT}", file=sys.stderr)
     if arguments.json:

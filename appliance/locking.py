@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import yaml
 
@@ -56,10 +56,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Locked:
-    """A lock with what became of each of its pins."""
+    """A lock with what became of each of its pins.
+
+    Attributes:
+        plain: The hosts that were asked without TLS: what they say is nobody's word but theirs.
+    """
 
     lock: Lock
     findings: tuple[Finding, ...]
+    plain: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -101,10 +106,11 @@ class LockWriter:
         self._old = old
         self._findings: list[Finding] = []
         self._texts: dict[str, str | OnekeError] = {}
+        self._plain: set[str] = set()
 
     def write(self, services: Mapping[str, Service], releases: Mapping[str, str]) -> Locked:
         """Return the lock of some releases."""
-        self._findings = []
+        self._findings, self._plain = [], set()
         self._read_ahead(services, releases)
         files = [file for service in services.values() for file in service.image.files]
         charts = [
@@ -123,7 +129,7 @@ class LockWriter:
             charts={chart.name: self._pin_chart(chart, releases) for chart in charts},
             images=self._pin_images(services, releases),
         )
-        return Locked(lock, tuple(self._findings))
+        return Locked(lock, tuple(self._findings), tuple(sorted(self._plain)))
 
     def _read_ahead(self, services: Mapping[str, Service], releases: Mapping[str, str]) -> None:
         """Read every text that tells sums or images, each once, some at a time."""
@@ -144,7 +150,10 @@ class LockWriter:
         self._texts = dict(zip(limits, found, strict=True))
 
     def _read_text(self, url: str, limit: int) -> str:
-        data = self._system.downloads.read(self._sources.url(url), limit=limit)
+        source = self._sources.url(url)
+        if source.startswith("http://"):
+            self._plain.add(urlsplit(source).netloc)
+        data = self._system.downloads.read(source, limit=limit)
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -221,6 +230,8 @@ class LockWriter:
 
     def _read_digest(self, reference: str) -> str:
         source, is_plain = self._sources.image(reference)
+        if is_plain:
+            self._plain.add(source.partition("/")[0])
         return self._system.registry.digest(source, is_plain=is_plain)
 
     def _try(self, subject: str, read: Callable[[], T], kept: T) -> T:

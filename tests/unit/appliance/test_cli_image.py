@@ -202,6 +202,16 @@ def test_a_dry_run_writes_no_lock_and_shows_what_would_be_in_it(
     assert machine.files.tape.changes == []
 
 
+def test_a_lock_from_a_plain_source_comes_with_a_warning(
+    machine: Machine, capsys: Captured, tmp_path: Path
+) -> None:
+    argv = ["install", "--lock", "--lock-file", str(tmp_path / "new.yaml")]
+    assert main([*argv, "--source", "github.com=http://mirror.example:8080/github"]) == 75
+    assert "warning: mirror.example:8080: was asked without TLS" in capsys.readouterr().err
+    assert main([*argv, "--source", "github.com=https://mirror.example/github"]) == 75
+    assert "without TLS" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "complaint"),
     [

@@ -276,6 +276,20 @@ def test_a_text_is_read_once_for_all_that_it_tells(services: dict[str, Service])
     assert len(counting.asked) == len(set(counting.asked)) == 3
 
 
+def test_who_was_asked_without_tls_is_told(services: dict[str, Service]) -> None:
+    mirrors = {
+        "host.example": "http://mirror.example:8080/files",
+        "quay.io": "http://registry.example:5000/quay",
+        "docker.io": "hub.example",
+    }
+    web = Web()
+    assert web.lock(services).plain == ()
+    system = make_system(downloads=web.downloads, registry=web.registry)
+    writer = LockWriter(system, Sources(mirrors), Lock())
+    locked = writer.write(services, find_releases(services, {}))
+    assert locked.plain == ("mirror.example:8080", "registry.example:5000")
+
+
 def test_another_release_may_be_chosen_but_none_that_nobody_declares(
     services: dict[str, Service],
 ) -> None:
