@@ -72,23 +72,3 @@ else
     rm -f "$TIME_SERVERS"
 fi
 systemctl --quiet enable systemd-timesyncd.service
-
-# Debian makes host keys only when openssh-server is installed, so a VM
-# needs them made at boot.
-cat > /etc/systemd/system/oneke-ssh-host-keys.service <<'UNIT'
-[Unit]
-Description=Create the ssh host keys of this VM
-Before=ssh.service ssh.socket
-ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-# Making keys takes a processor for seconds, which the agent needs more at boot.
-Nice=19
-ExecStart=/usr/bin/ssh-keygen -A
-
-[Install]
-WantedBy=multi-user.target
-UNIT
-systemctl --quiet enable oneke-ssh-host-keys.service

@@ -96,7 +96,8 @@ if [[ -n $DESTDIR ]]; then
     exit 0
 fi
 if [[ -e $UNITS/oneke.target ]]; then
-    systemctl --quiet enable oneke.target
+    # Debian makes host keys only when openssh-server is installed, so a VM needs them made at boot.
+    systemctl --quiet enable oneke.target oneke-ssh-host-keys.service
 else
     echo "80-agent: the wheel carries no oneke.target: nothing is enabled" >&2
 fi

@@ -21,7 +21,13 @@ UNITS = Path(__file__).parents[2] / "systemd"
 SYSTEM_UNITS = Path("/usr/lib/systemd/system")
 ETC = "etc/systemd/system"
 # What the image has and units may start. The other programs of its machine are not there.
-COMMANDS = ("usr/local/bin/oneke-agent", "usr/bin/systemctl", "bin/true", "bin/kill")
+COMMANDS = (
+    "usr/local/bin/oneke-agent",
+    "usr/bin/systemctl",
+    "usr/bin/ssh-keygen",
+    "bin/true",
+    "bin/kill",
+)
 NAMES = sorted(path.name for path in UNITS.iterdir() if path.is_file() and path.suffix != ".preset")
 # Daemons of the distribution, of which ours say more in drop-ins.
 DAEMONS = sorted(path.name.removesuffix(".d") for path in UNITS.glob("*.service.d"))
@@ -71,6 +77,19 @@ def verified(root: Path, name: str) -> subprocess.CompletedProcess[str]:
     return told("systemd-analyze", "verify", "--man=no", f"--root={root}", str(path))
 
 
+def verified_boot(root: Path) -> str:
+    """Have all judged that a boot of the root starts, and return what is said."""
+    target = root / "usr/lib/systemd/system/multi-user.target"
+    return told("systemd-analyze", "verify", "--man=no", f"--root={root}", str(target)).stderr
+
+
+def want(root: Path, target: str, name: str) -> None:
+    """Enable a unit in a root, for one target."""
+    wants = root / ETC / f"{target}.wants"
+    wants.mkdir(exist_ok=True)
+    (wants / name).symlink_to(f"../{name}")
+
+
 def settings(name: str) -> ConfigParser:
     """Read a unit; a key that is there several times keeps its last value."""
     parser = ConfigParser(strict=False, interpolation=None, delimiters=("=",), comment_prefixes="#")
@@ -113,23 +132,51 @@ def test_no_unit_waits_for_itself(root: Path) -> None:
     for name, lines in units.items():
         text = f"[Unit]\n{lines}[Service]\nType=oneshot\nExecStart=/bin/true\n"
         (root / ETC / name).write_text(text)
-    for target, name in (
-        ("multi-user.target", "one-context.service"),
-        ("multi-user.target", "oneke.target"),
-        ("network-online.target", "one-context-online.service"),
-    ):
-        wants = root / ETC / f"{target}.wants"
-        wants.mkdir(exist_ok=True)
-        (wants / name).symlink_to(f"../{name}")
-    done = told(
-        "systemd-analyze",
-        "verify",
-        "--man=no",
-        f"--root={root}",
-        str(root / "usr/lib/systemd/system/multi-user.target"),
+    want(root, "multi-user.target", "one-context.service")
+    want(root, "multi-user.target", "oneke.target")
+    want(root, "multi-user.target", "oneke-ssh-host-keys.service")
+    want(root, "network-online.target", "one-context-online.service")
+    said = verified_boot(root)
+    assert "cycle" not in said
+    assert "oneke" not in said
+
+
+@pytest.fixture
+def started_by_socket(root: Path) -> Path:
+    """The root with ssh as Ubuntu 24.04 starts it, and with host keys made at boot.
+
+    Source: openssh of Ubuntu 24.04, debian/systemd/ssh.socket and ssh.service.
+    """
+    (root / ETC / "ssh.socket").write_text(
+        "[Unit]\nBefore=sockets.target ssh.service\n[Socket]\nListenStream=22\n"
     )
-    assert "cycle" not in done.stderr
-    assert "oneke" not in done.stderr
+    (root / ETC / "ssh.service").write_text(
+        "[Unit]\nAfter=network.target\nRequires=ssh.socket\n"
+        "[Service]\nType=notify\nExecStart=/bin/true\n"
+    )
+    want(root, "sockets.target", "ssh.socket")
+    want(root, "multi-user.target", "oneke-ssh-host-keys.service")
+    return root
+
+
+def test_ssh_comes_where_its_socket_starts_it(started_by_socket: Path) -> None:
+    assert "cycle" not in verified_boot(started_by_socket)
+
+
+def test_keys_made_before_that_socket_would_be_told_as_a_cycle(started_by_socket: Path) -> None:
+    more = started_by_socket / ETC / "oneke-ssh-host-keys.service.d"
+    more.mkdir()
+    (more / "early.conf").write_text("[Unit]\nBefore=ssh.socket\n")
+    said = verified_boot(started_by_socket)
+    assert "ordering cycle" in said
+    assert "ssh.socket" in said
+
+
+def test_keys_are_there_before_ssh_and_made_by_one_at_a_time() -> None:
+    unit = settings("oneke-ssh-host-keys.service")["Unit"]
+    assert unit["Before"] == "ssh.service"
+    # The contextualization package makes host keys as well.
+    assert unit["After"] == "one-context-local.service"
 
 
 @pytest.mark.parametrize("name", MOST_EXPOSURE)
@@ -185,7 +232,7 @@ def test_presets_leave_the_roles_daemons_to_the_agent(root: Path) -> None:
         shutil.copy(preset, presets)
     daemon = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
     quiet = ("haproxy", "keepalived", "unbound", "rke2-server", "rke2-agent", "iscsid", "rpcbind")
-    for name in (*quiet, "ssh", "oneke-ssh-host-keys"):
+    for name in (*quiet, "ssh"):
         (root / ETC / f"{name}.service").write_text(daemon)
     told("systemctl", f"--root={root}", "preset-all")
     listed = told("systemctl", f"--root={root}", "list-unit-files", "--no-legend", "--plain")
@@ -195,5 +242,6 @@ def test_presets_leave_the_roles_daemons_to_the_agent(root: Path) -> None:
     # What is nobody's business here stays as the distribution has it.
     assert states["ssh.service"] == "enabled"
     assert states["oneke-ssh-host-keys.service"] == "enabled"
-    ours = {name: states[name] for name in NAMES if name != "oneke.target"}
+    by_themselves = {"oneke.target", "oneke-ssh-host-keys.service"}
+    ours = {name: states[name] for name in NAMES if name not in by_themselves}
     assert set(ours.values()) == {"static"}, "what the target wants, or the agent starts"

@@ -67,7 +67,7 @@ def test_the_package_holds_what_the_image_has(root: Root, package: Path) -> None
 def installed(root: Root, package: Path) -> str:
     script = r"""set -euo pipefail
         # As a machine without the agent.
-        systemctl --quiet disable oneke.target
+        systemctl --quiet disable oneke.target oneke-ssh-host-keys.service
         rm -rf /opt/oneke /usr/local/bin/oneke-agent /usr/share/oneke /var/lib/oneke /etc/oneke
         rm -rf /usr/lib/systemd/system/oneke* /usr/lib/systemd/system-preset/80-oneke.preset
         apt_quietly() {
@@ -76,7 +76,7 @@ def installed(root: Root, package: Path) -> str:
         apt_quietly update
         apt_quietly install /run/oneke-build/*.deb
         oneke-agent --version
-        systemctl is-enabled oneke.target
+        systemctl is-enabled oneke.target oneke-ssh-host-keys.service
         readlink /etc/systemd/system/multi-user.target.wants/oneke.target
         ls /usr/share/oneke
         # The image takes no documentation from packages.
@@ -88,16 +88,17 @@ def installed(root: Root, package: Path) -> str:
         echo == purged
         apt_quietly purge oneke-agent
         ls -d /opt/oneke /var/lib/oneke /usr/local/bin/oneke-agent 2>/dev/null || true
-        find /etc/systemd /usr/lib/systemd -name 'oneke.target*'
+        find /etc/systemd /usr/lib/systemd \( -name 'oneke.target*' -o -name 'oneke-ssh*' \)
     """
     return root.run(script, files=[package])
 
 
 def test_the_package_is_installed_and_removed(installed: str) -> None:
     first, again, purged = re.split(r"^== .*\n", installed, flags=re.MULTILINE)
-    version, state, link, *carried = first.splitlines()
+    version, state, keys, link, *carried = first.splitlines()
     assert re.fullmatch(r"oneke-agent \d+\.\d+\.\d+", version)
-    assert (state, PurePosixPath(link).parts[-4:]) == ("enabled", UNIT.parts[-4:])
+    assert (state, keys) == ("enabled", "enabled")
+    assert PurePosixPath(link).parts[-4:] == UNIT.parts[-4:]
     assert carried == ["image-scripts", "service.d", "systemd"]
     assert again.split()[-1] == "disabled"
     assert purged.strip() == ""
