@@ -90,15 +90,24 @@ def direct_hosts(params: RegistryParams) -> tuple[str, ...]:
     return tuple(dict.fromkeys(hosts))
 
 
-def settings_of(params: RegistryParams, *, is_server: bool) -> dict[str, object]:
+def settings_of(
+    params: RegistryParams, *, is_server: bool, is_airgapped: bool
+) -> dict[str, object]:
     """Decide what RKE2's own settings say of registries.
 
-    The name in front of RKE2's own images is a matter of servers, who tell the other nodes.
+    Args:
+        params: Of the node.
+        is_server: Whether RKE2 is one. The name in front of its own images is a matter of servers,
+            who tell the other nodes.
+        is_airgapped: Whether there is no way to the registries that images name.
     """
     prefix = params.system_default if is_server else None
+    falls_back = params.fallback_enabled
+    if falls_back is None:
+        falls_back = not (is_airgapped and params.endpoints)
     return {
         **({"system-default-registry": str(prefix)} if prefix else {}),
-        **({} if params.fallback_enabled else {"disable-default-registry-endpoint": True}),
+        **({} if falls_back else {"disable-default-registry-endpoint": True}),
     }
 
 
@@ -178,7 +187,7 @@ def _doubts(params: RegistryParams) -> Iterator[str]:
     if not params.endpoints:
         if params.mirrored != (_EVERY,):
             yield f"{_PREFIX}MIRRORED has no effect: {_ENDPOINTS} is not given"
-        if not params.fallback_enabled:
+        if params.fallback_enabled is False:
             yield (
                 f"{_PREFIX}FALLBACK_ENABLED has no effect: {_ENDPOINTS} is not given, and only a"
                 " registry that has one is not fetched from itself"

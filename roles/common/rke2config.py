@@ -75,7 +75,7 @@ def build_server_config(
         "disable-kube-proxy": rke2.cni_plugin == "cilium",
         "disable-cloud-controller": not rke2.cloud_controller_enabled,
         "disable": [_PACKAGED_INGRESS],
-        **settings_of(params.registries, is_server=True),
+        **settings_of(params.registries, is_server=True, is_airgapped=params.airgap.enabled),
         **more,
     }
     if (parse_version(version) or (0, 0)) >= _WITH_TRAEFIK:
@@ -104,7 +104,7 @@ def build_agent_config(
     config = {
         **_of_any_node(params, node, server, labels=labels, taints=taints),
         "token-file": str(AGENT_TOKEN),
-        **settings_of(params.registries, is_server=False),
+        **settings_of(params.registries, is_server=False, is_airgapped=params.airgap.enabled),
     }
     only_servers = known.server - known.agent
     return merge_extra_config(

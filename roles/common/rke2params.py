@@ -71,6 +71,8 @@ class RegistryParams:
     Attributes:
         mirrored: The registries the endpoints stand for, by host; `*` for all.
         ca: Certificates in PEM, not looked at yet.
+        fallback_enabled: Whether the registry that an image names is tried behind the endpoints;
+            None where nothing is said of it.
         own_text: YAML of a registries.yaml, not looked at yet.
     """
 
@@ -79,7 +81,7 @@ class RegistryParams:
     username: str | None
     password: Secret | None
     ca: str | None
-    fallback_enabled: bool
+    fallback_enabled: bool | None
     system_default: HostAndPort | None
     own_text: Secret | None
 
@@ -121,6 +123,10 @@ class RunningParams(NodeParams, Protocol):
     @property
     def registries(self) -> RegistryParams:
         """Where images are fetched from."""
+
+    @property
+    def airgap(self) -> AirgapParams:
+        """Whether there is a way out."""
 
 
 def pinned_token(params: Rke2Params, user: str) -> Secret | None:

@@ -48,7 +48,13 @@ from roles.common.rke2config import (
     published_kubeconfig,
 )
 from roles.common.rke2environment import build_environment
-from roles.common.rke2params import BalancerParams, RegistryParams, Rke2Params, VipParams
+from roles.common.rke2params import (
+    AirgapParams,
+    BalancerParams,
+    RegistryParams,
+    Rke2Params,
+    VipParams,
+)
 from tests.conformance.vectors import Inputs
 
 _ROLES = {
@@ -68,6 +74,7 @@ class _Params:
     haproxy: BalancerParams
     rke2: Rke2Params
     registries: RegistryParams
+    airgap: AirgapParams
 
 
 @cache

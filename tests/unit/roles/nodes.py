@@ -11,7 +11,13 @@ from appliance.errors import Problem
 from appliance.parameters import build_view
 from roles.common.endpoints import ClusterNode, build_node
 from roles.common.opennebula import OpenNebulaParams
-from roles.common.rke2params import BalancerParams, RegistryParams, Rke2Params, VipParams
+from roles.common.rke2params import (
+    AirgapParams,
+    BalancerParams,
+    RegistryParams,
+    Rke2Params,
+    VipParams,
+)
 from tests.contexts import SERVICES
 
 NODE: Mapping[str, str] = {
@@ -36,6 +42,7 @@ class Params:
     haproxy: BalancerParams
     rke2: Rke2Params
     registries: RegistryParams
+    airgap: AirgapParams
 
 
 def parse_node(context: Context, role: str = "worker") -> tuple[Params, tuple[Problem, ...]]:

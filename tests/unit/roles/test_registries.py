@@ -124,6 +124,16 @@ def test_every_node_may_be_kept_from_the_registries_that_images_name() -> None:
     assert "disable-default-registry-endpoint" not in agent(**{ENDPOINTS: URL})
 
 
+def test_without_a_way_out_nobody_tries_the_registries_that_images_name() -> None:
+    airgapped = {ENDPOINTS: URL, "ONEAPP_ONEKE_AIRGAPPED": "YES"}
+    for decided in (master, agent):
+        assert decided(**airgapped)["disable-default-registry-endpoint"] is True
+        said = {f"{PREFIX}FALLBACK_ENABLED": "YES"}
+        assert "disable-default-registry-endpoint" not in decided(**airgapped, **said)
+        without = {"ONEAPP_ONEKE_AIRGAPPED": "YES"}
+        assert "disable-default-registry-endpoint" not in decided(**without)
+
+
 def test_a_registry_is_reached_without_the_proxy() -> None:
     found = exceptions(
         **{ENDPOINTS: f"{URL},https://10.0.0.9", SYSTEM_DEFAULT: "[2001:db8::9]:5000"}
