@@ -16,6 +16,7 @@ from typing import Protocol
 from appliance import paths
 from appliance.errors import NotText
 from appliance.system import System
+from appliance.system.part import part_of
 
 RECORDS_DIR = paths.IMAGE_DIR / "artifacts"
 
@@ -32,11 +33,13 @@ class Expected:
         folder: Where it ends up.
         download_bytes: How much comes, as far as servers tell.
         times: How many times as much that is in its place.
+        kept_bytes: How much of it a run that was cut left: it is gone on with, or thrown away.
     """
 
     folder: PurePosixPath
     download_bytes: int
     times: int = 1
+    kept_bytes: int = 0
 
 
 class Fetch(Protocol):
@@ -82,7 +85,9 @@ class FetchFile:
 
     def look(self, system: System) -> Expected:
         """Ask how large it is."""
-        return Expected(self.path.parent, system.downloads.look(self.url) or 0)
+        size = system.downloads.look(self.url) or 0
+        kept_bytes = _kept_bytes(system, _kept_path(self.url, self.sha256))
+        return Expected(self.path.parent, size, kept_bytes=kept_bytes)
 
     def apply(self, system: System) -> None:
         """Fetch it beside, then move it."""
@@ -120,7 +125,9 @@ class FetchArchive:
 
     def look(self, system: System) -> Expected:
         """Ask how large it is."""
-        return Expected(self.into, system.downloads.look(self.url) or 0, _UNPACKED)
+        size = system.downloads.look(self.url) or 0
+        kept_bytes = _kept_bytes(system, _kept_path(self.url, self.sha256))
+        return Expected(self.into, size, _UNPACKED, kept_bytes)
 
     def apply(self, system: System) -> None:
         """Fetch, unpack, remember."""
@@ -161,6 +168,10 @@ class FetchImage:
         return self.path.name
 
     @property
+    def _kept(self) -> PurePosixPath:
+        return paths.DOWNLOADS_DIR / self.path.name
+
+    @property
     def _pin(self) -> str:
         return f"{self.digest} {self.arch} {self.path}"
 
@@ -172,11 +183,11 @@ class FetchImage:
         """Ask how large it is."""
         reference = f"{self.source}@{self.digest}"
         size = system.registry.size(reference, self.arch, is_plain=self.is_plain)
-        return Expected(self.path.parent, size, _UNCOMPRESSED)
+        return Expected(self.path.parent, size, _UNCOMPRESSED, _kept_bytes(system, self._kept))
 
     def apply(self, system: System) -> None:
         """Save it beside, move it, remember."""
-        kept = paths.DOWNLOADS_DIR / self.path.name
+        kept = self._kept
         system.registry.save(
             f"{self.source}@{self.digest}", self.arch, kept, self.reference, is_plain=self.is_plain
         )
@@ -188,9 +199,18 @@ class FetchImage:
 Artifact = FetchFile | FetchArchive | FetchImage
 
 
+def _kept_path(url: str, sha256: str) -> PurePosixPath:
+    """Return where a download is until it is in its place: a name of its very content."""
+    return paths.DOWNLOADS_DIR / f"{sha256[:16]}-{PurePosixPath(url.partition('?')[0]).name}"
+
+
+def _kept_bytes(system: System, kept: PurePosixPath) -> int:
+    return system.bulk.size(kept) + system.bulk.size(part_of(kept))
+
+
 def _fetch(system: System, url: str, sha256: str) -> PurePosixPath:
-    """Have a file in the folder of downloads, under a name of its very content."""
-    kept = paths.DOWNLOADS_DIR / f"{sha256[:16]}-{PurePosixPath(url.partition('?')[0]).name}"
+    """Have a file in the folder of downloads."""
+    kept = _kept_path(url, sha256)
     if system.bulk.sha256(kept) != sha256:
         system.downloads.fetch(url, kept, sha256)
     return kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
@@ -83,6 +83,14 @@ class ForgetOthers:
         others = [one for one in (*files, *recorded) if str(one) not in wanted["files"]]
         return [one for one in others if system.files.state(one) is not None]
 
+    def find_freed(self, system: System) -> dict[int, int]:
+        """Return how many bytes their removal will free, by the disk they are on."""
+        freed: dict[int, int] = {}
+        for path in set(self._others(system)):
+            device = system.bulk.room(path.parent).device
+            freed[device] = freed.get(device, 0) + system.bulk.size(path)
+        return freed
+
     def apply(self, system: System) -> None:
         """Remove them, then their records, then remember what is there."""
         wanted = self._wanted
@@ -99,10 +107,14 @@ class FetchAll:
     """Artifacts, some at a time: an action of a plan.
 
     Everything that is missing is asked for before anything is fetched, and every problem is told.
+
+    Attributes:
+        others: What the plan removes before.
     """
 
     fetches: tuple[Fetch, ...]
     at_once: int = AT_ONCE
+    others: ForgetOthers | None = None
 
     @property
     def name(self) -> str:
@@ -127,7 +139,8 @@ class FetchAll:
                 stop=lambda: _stop(system),
             )
         )
-        raise_all([*errors, *_find_no_room(system, expected)])
+        freed = self.others.find_freed(system) if self.others else {}
+        raise_all([*errors, *_find_no_room(system, expected, freed)])
 
     def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
         """Compare each."""
@@ -176,7 +189,9 @@ def _sort(results: Sequence[T | OnekeError]) -> tuple[list[T], list[OnekeError]]
     return [one for one in results if not isinstance(one, OnekeError)], errors
 
 
-def _find_no_room(system: System, expected: Sequence[Expected]) -> list[FileError]:
+def _find_no_room(
+    system: System, expected: Sequence[Expected], freed: Mapping[int, int]
+) -> list[FileError]:
     """Add up what goes to the same disk; downloads pass through a folder that may be elsewhere."""
     passed = system.bulk.room(paths.DOWNLOADS_DIR)
     needed: dict[int, int] = {}
@@ -184,15 +199,21 @@ def _find_no_room(system: System, expected: Sequence[Expected]) -> list[FileErro
     for one in expected:
         device = system.bulk.room(one.folder).device
         folders.setdefault(device, one.folder)
-        needed[device] = needed.get(device, _SPARE_BYTES) + one.download_bytes * one.times
-        if device != passed.device:
+        kept_bytes = min(one.kept_bytes, one.download_bytes)
+        in_place = one.download_bytes * one.times
+        is_passed = device == passed.device
+        rest = in_place - kept_bytes if is_passed else in_place
+        needed[device] = needed.get(device, _SPARE_BYTES) + rest
+        if not is_passed:
             folders.setdefault(passed.device, paths.DOWNLOADS_DIR)
-            needed[passed.device] = needed.get(passed.device, 0) + one.download_bytes
+            rest = one.download_bytes - kept_bytes
+            needed[passed.device] = needed.get(passed.device, 0) + rest
+    needed = {device: size - freed.get(device, 0) for device, size in needed.items()}
     return [
         FileError(
             f"{folder}: {free // _MIB} MiB are free, and the artifacts take about"
             f" {needed[device] // _MIB} MiB",
-            hint="make the disk larger; nothing was fetched yet",
+            hint="make the disk larger",
         )
         for device, folder in folders.items()
         if (free := system.bulk.room(folder).free_bytes) < needed[device]

@@ -53,7 +53,8 @@ def build_install_plan(services: Mapping[str, Service], lock: Lock, build: Build
     record = {"flavor": build.flavor.value, "arch": build.arch, "releases": dict(lock.releases)}
     text = json.dumps(record, indent=1, sort_keys=True) + "\n"
     record_file = WriteFile(paths.IMAGE_RECORD, text, mode=0o644)
-    return Plan(Stage.INSTALL, (ForgetOthers(fetches), FetchAll(fetches), record_file))
+    others = ForgetOthers(fetches)
+    return Plan(Stage.INSTALL, (others, FetchAll(fetches, others=others), record_file))
 
 
 def find_fetches(

@@ -41,6 +41,13 @@ class Bulk(Protocol):
             FileError: It can not be read.
         """
 
+    def size(self, path: PurePosixPath) -> int:
+        """Return how many bytes a file has, 0 if there is no such file.
+
+        Raises:
+            FileError: It can not be told.
+        """
+
     def room(self, folder: PurePosixPath) -> Room:
         """Return how much fits in a folder, whether it is there yet or not."""
 
@@ -94,6 +101,15 @@ class RealBulk:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise FileError(f"{path}: can not be read: {error.strerror}") from error
+
+    def size(self, path: PurePosixPath) -> int:
+        """Return how many bytes a file has; see `Bulk.size`."""
+        try:
+            return self._at(path).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
         except OSError as error:
             raise FileError(f"{path}: can not be read: {error.strerror}") from error
 

@@ -22,7 +22,7 @@ class Part:
         """Take up what is there of this address."""
         self._whole = whole
         self._url = url
-        self._path = whole.with_name(f"{whole.name}.part")
+        self._path = Path(part_of(PurePosixPath(whole)))
         self._notes = whole.with_name(f"{whole.name}.part.json")
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._digest = hashlib.sha256()
@@ -85,6 +85,11 @@ class Part:
         if self._path.exists() and not (self.validator and self._path.stat().st_size):
             self._path.unlink()
             self._notes.unlink(missing_ok=True)
+
+
+def part_of(whole: PurePosixPath) -> PurePosixPath:
+    """Return where what came of a file is until it is whole."""
+    return whole.with_name(f"{whole.name}.part")
 
 
 def name_of(url: str) -> str:

@@ -137,6 +137,10 @@ class FakeBulk:
         text = self._files.read(path)
         return None if text is None else sum_of(text)
 
+    def size(self, path: PurePosixPath) -> int:
+        """Return the size of a file's text."""
+        return len((self._files.read(path) or "").encode())
+
     def room(self, folder: PurePosixPath) -> Room:
         """Return how much fits."""
         return Room(1, self.free_bytes)

@@ -17,6 +17,9 @@ from appliance.errors import (
     SeveralErrors,
 )
 from appliance.fetch import FetchAll, ForgetOthers
+from appliance.imagecontent import Flavor
+from appliance.installplan import Build, build_install_plan
+from appliance.lock import Lock, Sources
 from appliance.system import System
 from appliance.system.bulk import Room
 from tests.fakes import FakeFiles, PowerCut, Tape, make_system
@@ -178,6 +181,53 @@ def test_a_folder_of_downloads_on_another_disk_needs_room_too(world: World) -> N
     bulk = TwoDisks(world.files)
     with pytest.raises(FileError, match=r"^/var/cache/oneke: 0 MiB are free"):
         ALL.preflight(replace(world.system, bulk=bulk))
+
+
+SPARE = 256 * 1024 * 1024
+NEWER_URL = "https://host/newer"
+LARGE = FetchFile("https://host/large", sum_of("x" * 9000), PurePosixPath("/charts/large"))
+KEPT_LARGE = paths.DOWNLOADS_DIR / f"{LARGE.sha256[:16]}-large"
+
+
+@pytest.mark.parametrize("kept", [KEPT_LARGE, KEPT_LARGE.with_name(f"{KEPT_LARGE.name}.part")])
+def test_what_came_of_a_download_before_needs_no_room_any_more(
+    world: World, kept: PurePosixPath
+) -> None:
+    world.downloads.served[LARGE.url] = "x" * 9000
+    action = FetchAll((LARGE,))
+    world.bulk.free_bytes = SPARE + 1000
+    with pytest.raises(FileError) as refused:
+        action.preflight(world.system)
+    assert refused.value.hint == "make the disk larger"
+    world.files.put(kept, "x" * 7999)
+    with pytest.raises(FileError):
+        action.preflight(world.system)
+    world.files.put(kept, "x" * 8000)
+    action.preflight(world.system)
+
+
+def test_what_is_larger_than_its_download_makes_no_room_for_others(world: World) -> None:
+    world.downloads.served[LARGE.url] = "x" * 9000
+    world.files.put(KEPT_LARGE, "x" * 20_000)
+    world.bulk.free_bytes = SPARE + 5
+    with pytest.raises(FileError):
+        FetchAll((LARGE, FETCHES[0])).preflight(world.system)
+
+
+def test_what_the_plan_removes_before_makes_room(world: World) -> None:
+    world.downloads.served[LARGE.url] = "x" * 9000
+    ForgetOthers((LARGE,)).apply(world.system)
+    FetchAll((LARGE,)).apply(world.system)
+    world.downloads.served[NEWER_URL] = "y" * 9000
+    newer = FetchFile(NEWER_URL, sum_of("y" * 9000), PurePosixPath("/charts/newer"))
+    world.bulk.free_bytes = SPARE + 10
+    with pytest.raises(FileError):
+        FetchAll((newer,)).preflight(world.system)
+    FetchAll((newer,), others=ForgetOthers((newer,))).preflight(world.system)
+    plan = build_install_plan({}, Lock(), Build(Flavor.CE, "amd64", Sources()))
+    others, fetching, *_ = plan.actions
+    assert isinstance(fetching, FetchAll)
+    assert fetching.others == others
 
 
 def test_nothing_is_asked_of_servers_for_what_is_there(world: World) -> None:

@@ -152,6 +152,8 @@ def test_sums_room_and_names(bulk: RealBulk, tmp_path: Path) -> None:
         bulk.sha256(PurePosixPath("/"))
     assert bulk.list_names(PurePosixPath("/")) == ("file",)
     assert bulk.list_names(PurePosixPath("/missing")) == ()
+    assert bulk.size(PurePosixPath("/file")) == 4
+    assert bulk.size(PurePosixPath("/missing")) == bulk.size(PurePosixPath("/file/below")) == 0
     here, below = (bulk.room(PurePosixPath(path)) for path in ("/", "/not/there/yet"))
     assert here.device == below.device
     assert here.free_bytes > 0
