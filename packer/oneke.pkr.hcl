@@ -77,7 +77,8 @@ build {
   provisioner "shell-local" {
     environment_vars = ["URL=${var.context_url}", "SHA256=${var.context_sha256}"]
     inline = [
-      "if [ -n \"$URL\" ] && [ -z \"$SHA256\" ]; then echo \"context_sha256 is empty: give it the sha256 of $URL\" >&2; exit 1; fi",
+      "set -e",
+      "bash ${path.root}/preflight.sh ${var.flavor} ${var.arch} \"$URL\" \"$SHA256\"",
       "bash ${path.root}/wheels.sh all ${local.base.codename} ${local.machine} ${local.wheels}",
     ]
   }

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import sys
 import tomllib
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.lab.basics import REPOSITORY, CommandFailed, run
 
@@ -49,3 +55,61 @@ def test_wheels_for_an_unknown_machine_are_refused(arguments: list[str], complai
     with pytest.raises(CommandFailed, match=complaint) as failed:
         run(["bash", str(PACKER / "wheels.sh"), *arguments])
     assert failed.value.rc == 64
+
+
+def preflight(project: Path, lock: dict[str, Any], *arguments: str) -> str:
+    """Have a build judged in a folder with the project's scripts and a lock of its own.
+
+    Raises:
+        CommandFailed: It is refused.
+    """
+    shutil.copytree(PACKER, project / "packer", dirs_exist_ok=True)
+    (project / "service.d").mkdir(exist_ok=True)
+    (project / "service.d" / "artifacts.lock.yaml").write_text(yaml.safe_dump(lock))
+    agent = Path(sys.executable).with_name("oneke-agent")
+    environment = os.environ | {"ONEKE_AGENT": str(agent)}
+    argv = ["bash", f"{project}/packer/preflight.sh", *arguments]
+    return run(argv, env=environment, timeout_s=60).stderr
+
+
+@pytest.fixture
+def locked_for_ce() -> dict[str, Any]:
+    """A lock with all that a CE image for amd64 needs, and nothing else."""
+    lock = yaml.safe_load((REPOSITORY / "service.d" / "artifacts.lock.yaml").read_text())
+    for name, pin in lock["charts"].items():
+        pin.update(url=f"https://charts.example/{name}.tgz", sha256="1" * 64)
+    for pins in lock["files"].values():
+        for arch, pin in pins.items():
+            pin["sha256"] = ""
+            if arch == "amd64":
+                pin["sha256"] = "2" * 64
+    for pins in lock["images"].values():
+        pins.update(dict.fromkeys(pins, ""))
+    return lock
+
+
+def test_a_build_with_all_sums_is_begun(tmp_path: Path, locked_for_ce: dict[str, Any]) -> None:
+    address = "https://mirror.example/one-context.deb"
+    assert preflight(tmp_path, locked_for_ce, "ce", "amd64", address, "3" * 64) == ""
+    # Without an address the base image has the package.
+    assert preflight(tmp_path, locked_for_ce, "ce", "amd64", "", "") == ""
+
+
+@pytest.mark.parametrize(("flavor", "arch"), [("ee", "amd64"), ("ce", "arm64")])
+def test_a_build_is_refused_for_all_sums_that_its_flavor_lacks(
+    tmp_path: Path, locked_for_ce: dict[str, Any], flavor: str, arch: str
+) -> None:
+    with pytest.raises(CommandFailed) as failed:
+        preflight(tmp_path, locked_for_ce, flavor, arch, "https://mirror.example/x.deb", "")
+    said = failed.value.stderr
+    assert "context_sha256 is empty" in said
+    assert f"the lock does not do for {flavor} on {arch}" in said
+    assert ("traefik" in said) == (flavor == "ee")
+    assert ("helm for arm64: the lock has no sha256" in said) == (arch == "arm64")
+
+
+def test_a_build_without_the_agent_is_told_how_to_get_it(tmp_path: Path) -> None:
+    shutil.copytree(PACKER, tmp_path / "packer")
+    with pytest.raises(CommandFailed, match="pip install -e") as failed:
+        run(["bash", f"{tmp_path}/packer/preflight.sh", "ce", "amd64", "", ""])
+    assert "judge the lock" in failed.value.stderr
