@@ -62,6 +62,8 @@ class Drain:
     Attributes:
         moved: The pods that were asked to end.
         left: The pods that were still there at the last look.
+        held_back: The pods that were not let go at the last look, by their names, and why; nothing
+            where a budget for disruptions is why.
     """
 
     def __init__(
@@ -77,11 +79,12 @@ class Drain:
         self._is_cordoned = False
         self.moved: set[str] = set()
         self.left: tuple[Pod, ...] = ()
+        self.held_back: dict[str, str] = {}
 
     def look(self, deadline: Deadline) -> Readiness:
         """Evict what is still there, and say whether all is gone."""
         try:
-            held_back = self._evict_all(deadline)
+            self._evict_all(deadline)
         except KubernetesRefused as refused:
             return Ready() if refused.status == 404 else Failed(str(refused))
         except KubernetesError as error:
@@ -89,41 +92,60 @@ class Drain:
         self._silence.end()
         if not self.left:
             return Ready()
-        if held_back:
-            return NotYet(f"a budget for disruptions does not let go of {shown(held_back)}")
-        return NotYet("its pods are ending")
+        return NotYet(self._why_held_back() or "its pods are ending")
 
-    def _evict_all(self, deadline: Deadline) -> list[Pod]:
+    def _why_held_back(self) -> str:
+        guarded = [pod for pod, reason in self.held_back.items() if not reason]
+        parts = [f"a budget for disruptions does not let go of {shown(guarded)}"] if guarded else []
+        return "; ".join([*parts, *self._refused()])
+
+    def _refused(self) -> list[str]:
+        """Say which pods can not be evicted, and why the first of them can not."""
+        pods = [pod for pod, reason in self.held_back.items() if reason]
+        return [f"{shown(pods)} held back, because {self.held_back[pods[0]]}"] if pods else []
+
+    @property
+    def shown_left(self) -> str:
+        """Name the pods that are left, and what is wrong with them where that is no budget."""
+        return "; ".join([shown(self.left), *self._refused()])
+
+    def _evict_all(self, deadline: Deadline) -> None:
         kubernetes = self._system.kubernetes
         if not self._is_cordoned:
             found = kubernetes.node(self._access, self._node)
             if found is None or taken_by(found, self._vm_id):
-                return []
+                return
             kubernetes.cordon(self._access, self._node)
             self._is_cordoned = True
         self.left = pods_to_move(kubernetes.pods(self._access, self._node))
         waiting = [pod for pod in self.left if not pod.is_going]
-        held_back = [pod for pod in waiting if deadline.remaining_s() and not self._evict(pod)]
+        self.held_back = {}
+        for pod in waiting:
+            if deadline.remaining_s():
+                self._evict(pod)
         if waiting:
             self.left = pods_to_move(kubernetes.pods(self._access, self._node))
-        return held_back
 
-    def _evict(self, pod: Pod) -> bool:
-        """Ask one pod to end, and say whether it does."""
+    def _evict(self, pod: Pod) -> None:
+        """Ask one pod to end, and note where it is not let go: others may be.
+
+        Raises:
+            KubernetesError: Nobody answered.
+        """
         try:
             self._system.kubernetes.evict(self._access, pod)
         except KubernetesConflict:
-            return True  # another one bears its name by now
+            return  # another one bears its name by now
         except KubernetesError as error:
-            if error.status != _HELD_BACK:
+            if error.status is None:
                 raise
-            return False
+            self.held_back[str(pod)] = "" if error.status == _HELD_BACK else str(error)
+            return
         self.moved.add(str(pod))
         self._log.info("pod.evicted", pod=str(pod))
-        return True
 
 
-def shown(pods: Iterable[Pod]) -> str:
+def shown(pods: Iterable[Pod | str]) -> str:
     """Name some pods, the first few if there are many."""
     names = [str(pod) for pod in pods]
     more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""

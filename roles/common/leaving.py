@@ -147,7 +147,7 @@ class Leaving:
                 on_reason=self._tell_reason,
             )
         except NotReady as ended:
-            return TaskLine(PODS, LEFT, shown(drain.left) if drain.left else ended.reason)
+            return TaskLine(PODS, LEFT, drain.shown_left if drain.left else ended.reason)
         count = len(drain.moved)
         return TaskLine(PODS, MOVED, f"{count} of them" if count else "there were none to move")
 

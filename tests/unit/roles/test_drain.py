@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.errors import KubernetesUnavailable
+from appliance.errors import KubernetesError, KubernetesRefused, KubernetesUnavailable
+from appliance.system.kubernetes import Access, Pod
 from appliance.waiting import Deadline, Failed, NotYet, Readiness, Ready
 from roles.common.drain import SILENT_S, Drain, pods_to_move, shown
 from roles.common.probes import KUBELET
@@ -80,6 +81,37 @@ def test_a_budget_is_asked_again_until_it_lets_go(node: Node) -> None:
     assert [pod.name for pod in node.drain.left] == ["guarded"]
     node.kubernetes.guarded = set()
     assert node.look() == Ready()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        KubernetesUnavailable("status 500: found more than one budget", status=500),
+        KubernetesRefused("status 403: admission webhook denied the request", status=403),
+        KubernetesRefused("status 404: no such path", status=404),
+    ],
+)
+def test_a_pod_that_can_not_be_evicted_does_not_keep_others(
+    node: Node, monkeypatch: pytest.MonkeyPatch, refusal: KubernetesError
+) -> None:
+    node.kubernetes.place("w1", make_pod("odd"), make_pod("free"), make_pod("guarded"))
+    node.kubernetes.guarded = {"guarded"}
+    honest = node.kubernetes.evict
+
+    def refuse(access: Access, pod: Pod) -> bool:
+        if pod.name == "odd":
+            raise refusal
+        return honest(access, pod)
+
+    monkeypatch.setattr(node.kubernetes, "evict", refuse)
+    why = f"default/odd held back, because {refusal}"
+    for _ in range(2):
+        assert node.look() == NotYet(
+            f"a budget for disruptions does not let go of default/guarded; {why}"
+        )
+        node.clock.pass_time(SILENT_S)
+    assert sorted(node.kubernetes.pods_of["w1"]) == ["guarded", "odd"]
+    assert node.drain.shown_left == f"default/odd, default/guarded; {why}"
 
 
 def test_pods_of_other_nodes_are_left_alone(node: Node) -> None:
