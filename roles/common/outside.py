@@ -8,9 +8,11 @@ from pathlib import PurePosixPath
 from typing import Protocol
 
 from appliance.errors import ParameterProblems, Problem
+from appliance.imagecontent import ImageContent
 from appliance.role import StatusLine
 from roles.common.components import ChartSource
 from roles.common.imagestore import Stored
+from roles.common.registries import is_mirrored
 from roles.common.rke2params import AirgapParams, RegistryParams, Rke2Params
 
 KEY = "ONEAPP_ONEKE_AIRGAPPED"
@@ -18,6 +20,9 @@ TIME_SERVERS = PurePosixPath("/etc/systemd/timesyncd.conf.d/50-oneke.conf")
 """Where an image names time servers of its own; without it those of the distribution are asked."""
 
 _NTP = "NTP="
+_OF_RKE2 = "rke2"
+# Images of RKE2's archives and of published lists have no registry in their names.
+_HUB = "docker.io"
 _FULL_IMAGE = "take an image of flavor EE, or name a registry in ONEAPP_RKE2_REGISTRY_ENDPOINTS"
 
 
@@ -58,33 +63,52 @@ class Outside:
 
 
 def find_outside(
-    params: OutsideParams, needed: Sequence[str], charts: Mapping[str, ChartSource], stored: Stored
+    params: OutsideParams,
+    needed: Mapping[str, ImageContent],
+    charts: Mapping[str, ChartSource],
+    stored: Stored,
 ) -> Iterator[Outside]:
     """Yield what the image does not have.
 
     Args:
         params: Of the node.
-        needed: The drop-ins whose images it has to have.
+        needed: The drop-ins whose images it has to have, with what they say of them.
         charts: The charts that it deploys, by drop-in.
         stored: What the image has.
     """
-    without = [name for name in needed if name not in stored.archives]
-    if without:
-        where, is_told = _registries(params)
-        yield Outside(f"images of {', '.join(without)}", where, is_told, _FULL_IMAGE)
+    without: dict[tuple[str, bool], list[str]] = {}
+    for name, image in needed.items():
+        if name not in stored.archives:
+            without.setdefault(way_to_images(params, image), []).append(name)
+    for (where, is_told), names in without.items():
+        yield Outside(f"images of {', '.join(names)}", where, is_told, _FULL_IMAGE)
     for source in charts.values():
         found = stored.charts.get(source.file)
         if found is None or not found.content:
             yield _chart(source, params, is_large=found is not None)
 
 
-def _registries(params: OutsideParams) -> tuple[str, bool]:
+def way_to_images(params: OutsideParams, image: ImageContent) -> tuple[str, bool]:
+    """Say where the images of a drop-in are fetched, and whether the parameters say so."""
     registries = params.registries
-    if registries.own_text:
-        return "where ONEAPP_RKE2_REGISTRIES says", True
-    if registries.endpoints:
-        return ", ".join(registries.endpoints), True
+    own = registries.system_default if _is_of_rke2(image) else None
+    named = {str(own)} if own else _registries_of(image)
+    if is_mirrored(registries, named):
+        said = "where ONEAPP_RKE2_REGISTRIES says"
+        return said if registries.own_text else ", ".join(registries.endpoints or ()), True
+    if own:
+        return str(own), True
     return "their registries", _has_proxy(params)
+
+
+def _is_of_rke2(image: ImageContent) -> bool:
+    is_fetched_alone = not image.images and not image.lists
+    return is_fetched_alone and any(file.release == _OF_RKE2 for file in image.files)
+
+
+def _registries_of(image: ImageContent) -> frozenset[str]:
+    named = {one.reference.partition("/")[0] for one in image.images}
+    return frozenset(named | ({_HUB} if image.files or image.lists else set()))
 
 
 def _chart(source: ChartSource, params: OutsideParams, *, is_large: bool) -> Outside:

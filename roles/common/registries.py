@@ -7,7 +7,7 @@ pkg/agent/containerd.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -78,6 +78,20 @@ def registry_hosts(params: RegistryParams) -> tuple[str, ...]:
     if params.system_default:
         hosts.append(str(params.system_default))
     return tuple(dict.fromkeys(hosts))
+
+
+def is_mirrored(params: RegistryParams, named: Set[str]) -> bool:
+    """Say whether others stand for all of these registries.
+
+    Args:
+        params: Of the node; an own text of them is known to be sound.
+        named: The registries, by host.
+    """
+    if params.own_text:
+        mirrored = set(yaml.safe_load(params.own_text.reveal()).get("mirrors", ()))
+    else:
+        mirrored = set(params.mirrored) if params.endpoints else set()
+    return _EVERY in mirrored or (bool(named) and named <= mirrored)
 
 
 def direct_hosts(params: RegistryParams) -> tuple[str, ...]:

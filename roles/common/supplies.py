@@ -88,4 +88,5 @@ class Supplies:
         return facts.found(self.store)
 
     def _outside(self, facts: Facts) -> tuple[Outside, ...]:
-        return tuple(find_outside(self.params, self.needed, self.deployed, self._stored(facts)))
+        needed = {name: self.services[name].image for name in self.needed}
+        return tuple(find_outside(self.params, needed, self.deployed, self._stored(facts)))

@@ -286,6 +286,37 @@ def test_a_registry_or_a_proxy_within_reach_is_told_and_not_refused(
     assert line.state == f"images of cilium, rke2 from {where}"
 
 
+OWN, ENDPOINTS = "ONEAPP_RKE2_REGISTRIES", "ONEAPP_RKE2_REGISTRY_ENDPOINTS"
+MIRRORED, PREFIX = "ONEAPP_RKE2_REGISTRY_MIRRORED", "ONEAPP_RKE2_SYSTEM_DEFAULT_REGISTRY"
+REGISTRY = {ENDPOINTS: "https://r.example"}
+
+
+@pytest.mark.parametrize(
+    ("given", "beyond"),
+    [
+        ({**REGISTRY, MIRRORED: "docker.io"}, {"metallb"}),
+        ({**REGISTRY, MIRRORED: "quay.io"}, {"cilium", "longhorn", "rke2", "traefik"}),
+        ({**REGISTRY, MIRRORED: "docker.io quay.io"}, set()),
+        ({OWN: "configs: {r.example: {auth: {username: u}}}"}, {*ARCHIVES} - {"canal", "multus"}),
+        ({OWN: "mirrors: {docker.io: {endpoint: [https://r]}}"}, {"metallb"}),
+        ({PREFIX: "r.example:5000"}, {"metallb", "longhorn", "traefik"}),
+        ({PREFIX: "r.example:5000", **REGISTRY, MIRRORED: "docker.io"}, {"metallb"}),
+    ],
+)
+def test_a_registry_is_a_way_to_those_images_alone_that_it_stands_for(
+    given: Mapping[str, str], beyond: set[str]
+) -> None:
+    of = supplies("worker", **ALL_ON, **AIRGAPPED, **given)
+    told = ""
+    try:
+        of.plan(facts(of, Stored()))
+    except ParameterProblems as refused:
+        (told,) = map(str, refused.problems)
+    names = told.partition("images of ")[2].partition(" from ")[0]
+    assert set(filter(None, names.split(", "))) == beyond
+    assert lines(of, Stored())["outside"].is_well is not bool(beyond)
+
+
 # ---- whole runs
 
 
