@@ -18,10 +18,13 @@ from appliance.errors import ServiceDefinitionError
 COMPONENTS = "components"
 """The field of a role's view that holds the values of all components, by name."""
 
-_KEYS = frozenset({"switch", "equals", "chart", "manifests", "refused", "needs", "wants"})
+_KEYS = frozenset(
+    {"switch", "equals", "chart", "manifests", "refused", "addresses", "needs", "wants"}
+)
 _CHART_KEYS = frozenset({"name", "repo", "version"})
 _MANIFEST_KEYS = frozenset({"file", "template", "when", "replaced_by", "secret"})
 _REFUSED_KEYS = frozenset({"kind", "key", "because"})
+_ADDRESSES_KEYS = frozenset({"kind", "at"})
 # RKE2 names its record of a file after it, and that name must be one Kubernetes takes; its own
 # files are called rke2-<chart>.yaml and written anew at every start.
 _FILE = re.compile(r"[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?\.yaml\Z")
@@ -89,6 +92,26 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class Addresses:
+    """Where the user's own text lists addresses that are given out.
+
+    Attributes:
+        kind: The kind of document.
+        at: The keys that lead to the list in it.
+    """
+
+    kind: str
+    at: tuple[str, ...]
+
+    def listed_in(self, document: Mapping[Any, Any]) -> object:
+        """Return what is there; None where there is nothing, or the document is of another kind."""
+        found: object = document if document.get("kind") == self.kind else None
+        for key in self.at:
+            found = found.get(key) if isinstance(found, dict) else None
+        return found
+
+
+@dataclass(frozen=True)
 class Component:
     """What a drop-in says of the component it is.
 
@@ -98,6 +121,7 @@ class Component:
         chart: Its Helm chart; None where it has none, or RKE2 brings it.
         manifests: Its files, in the order they are written.
         refused: What the user's own text must not hold.
+        addresses: Where it lists addresses, which must be as free as those of parameters.
         needs: A parameter to the switch without which it has no effect.
         wants: Parameters of which one should hold something.
     """
@@ -107,6 +131,7 @@ class Component:
     chart: Chart | None
     manifests: tuple[Manifest, ...]
     refused: tuple[Refused, ...] = ()
+    addresses: tuple[Addresses, ...] = ()
     needs: tuple[tuple[Field, Field], ...] = ()
     wants: tuple[Field, ...] = ()
 
@@ -158,6 +183,7 @@ def parse_component(service: str, described: object, where: str) -> Component:
         chart=_chart(found["chart"], field_of, where) if "chart" in found else None,
         manifests=manifests,
         refused=_each(found, "refused", where, lambda one: _refused(one, where)),
+        addresses=_each(found, "addresses", where, lambda one: _addresses(one, where)),
         needs=tuple((field_of(one), field_of(other)) for one, other in needs.items()),
         wants=_each(found, "wants", where, field_of),
     )
@@ -202,6 +228,11 @@ def _refused(item: object, where: str) -> Refused:
     if (kind is None) == (key is None):
         raise ServiceDefinitionError(f"{where}: refused: expected either kind or key")
     return Refused(kind, key, _text(found, "because", where))
+
+
+def _addresses(item: object, where: str) -> Addresses:
+    found = _mapping(item, _ADDRESSES_KEYS, f"{where}: addresses")
+    return Addresses(_text(found, "kind", where), tuple(_text(found, "at", where).split(".")))
 
 
 def _mapping(item: object, known: frozenset[str], where: str) -> Mapping[str, Any]:

@@ -489,13 +489,14 @@ def range_of(network: IPv4Network | IPv6Network) -> AddressRange:
 def parse_address_ranges(text: str, limits: Limits) -> tuple[AddressRange, ...]:
     """Read addresses, first-last and networks, IPv4 or IPv6, between commas or semicolons."""
     words = filter(None, (word.strip() for word in re.split("[,;]", text)))
-    ranges = tuple(_address_range(word) for word in words)
+    ranges = tuple(parse_address_range(word) for word in words)
     if not ranges:
         raise Rejected("expected addresses such as 198.51.100.40-198.51.100.60")
     return ranges
 
 
-def _address_range(word: str) -> AddressRange:
+def parse_address_range(word: str) -> AddressRange:
+    """Read an address, first-last or a network."""
     expected = f"{word!r}: expected an address, first-last, or a network such as 198.51.100.32/27"
     try:
         if "/" in word:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_interface
+from typing import Any
 
 import yaml
 
-from appliance.component import Component, Field
+from appliance.component import Addresses, Component, Field, Manifest
 from appliance.errors import Problem
 from appliance.role import Findings
 from appliance.service import Service
-from appliance.values import AddressRange, range_of
+from appliance.values import AddressRange, Rejected, parse_address_range, range_of
 from roles.common.components import (
     RANGES,
     ComponentParams,
@@ -24,6 +26,7 @@ from roles.common.components import (
 )
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_EXPECTED = "expected resources of Kubernetes in YAML"
 
 
 def check_components(params: ComponentParams, services: Mapping[str, Service]) -> Findings:
@@ -50,14 +53,15 @@ def _check_ranges(
         if entry.type != RANGES:
             continue
         for key, given in ranges_of(name, entry, params):
-            for owner, taken, what in _taken(params):
-                if given.overlaps(taken):
-                    yield Problem(
-                        key,
-                        str(given),
-                        f"overlaps {owner}={what}; addresses that are given out must be free",
-                        depends_on=(owner,),
-                    )
+            for owner, overlap in _overlaps(given, params):
+                yield Problem(key, str(given), overlap, depends_on=(owner,))
+
+
+def _overlaps(given: AddressRange, params: ComponentParams) -> Iterator[tuple[str, str]]:
+    """Yield each parameter that takes an address of a range, with what is wrong about that."""
+    for owner, taken, what in _taken(params):
+        if given.overlaps(taken):
+            yield owner, f"overlaps {owner}={what}; addresses that are given out must be free"
 
 
 def _taken(params: ComponentParams) -> Iterator[tuple[str, AddressRange, str]]:
@@ -78,20 +82,71 @@ def _check_own_texts(
 ) -> Iterator[Problem]:
     for manifest in component.manifests:
         text = own_text(manifest, params)
-        wrong = _what_is_wrong_with(text, component) if text else None
-        if wrong:
-            # It may hold secrets, and is not shown.
-            yield Problem(entry_of_own(manifest, services).name, None, wrong)
+        if text:
+            key = entry_of_own(manifest, services).name
+            yield from _check_own_text(key, text, component, params)
 
 
-def _what_is_wrong_with(text: str, component: Component) -> str | None:
-    expected = "expected resources of Kubernetes in YAML"
+def _check_own_text(
+    key: str, text: str, component: Component, params: ComponentParams
+) -> Iterator[Problem]:
+    # It may hold secrets, and is not shown; addresses are none.
     try:
         documents = [one for one in yaml.load_all(text, Loader=_LOADER) if one is not None]
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f" (line {mark.line + 1})" if mark else ""
-        return f"{expected}; this is no YAML{place}"
+        yield Problem(key, None, f"{_EXPECTED}; this is no YAML{place}")
+        return
+    wrong = _what_is_wrong_with(documents, component)
+    if wrong:
+        yield Problem(key, None, wrong)
+        return
+    for document in _flattened(documents):
+        for place_of in component.addresses:
+            yield from _check_addresses(key, document, place_of, params)
+
+
+def _flattened(documents: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield all documents, and those of lists by themselves."""
+    for document in documents:
+        items = document.get("items") if document["kind"].endswith("List") else None
+        yield from (
+            (one for one in items if isinstance(one, dict))
+            if isinstance(items, list)
+            else (document,)
+        )
+
+
+def _check_addresses(
+    key: str, document: Mapping[str, Any], place: Addresses, params: ComponentParams
+) -> Iterator[Problem]:
+    listed = place.listed_in(document)
+    if listed is None:
+        return
+    metadata = document.get("metadata")
+    whose = f"{place.kind} {metadata.get('name') if isinstance(metadata, dict) else ''}".rstrip()
+    for text in listed if isinstance(listed, list) else [listed]:
+        try:
+            given = _read_range(text)
+        except (Rejected, ValueError) as error:
+            yield Problem(key, None, f"{whose}: {'.'.join(place.at)}: {error}")
+            continue
+        for owner, overlap in _overlaps(given, params):
+            yield Problem(key, None, f"{whose}: {given} {overlap}", depends_on=(owner,))
+
+
+def _read_range(text: object) -> AddressRange:
+    """Read addresses as a component does, which takes any address of a network for the network."""
+    if not isinstance(text, str):
+        raise Rejected("expected a list of texts such as 198.51.100.32/27")
+    if "/" in text:
+        return range_of(ip_interface(text.strip()).network)
+    return parse_address_range(text.strip())
+
+
+def _what_is_wrong_with(documents: Sequence[Any], component: Component) -> str | None:
+    expected = _EXPECTED
     if not documents:
         return f"{expected}; there is none"
     for document in documents:
@@ -141,6 +196,36 @@ def _doubts(
     for field, needed in component.needs:
         if value_of(field, params) and not value_of(needed, params):
             yield f"{name_of(field)} has no effect: {name_of(needed)} is not on"
+    yield from _replaced(component, params, services)
     if component.wants and not any(value_of(field, params) for field in component.wants):
         wanted = " nor ".join(map(name_of, component.wants))
         yield f"{name} has nothing to work with: neither {wanted} is given"
+
+
+def _replaced(
+    component: Component, params: ComponentParams, services: Mapping[str, Service]
+) -> Iterator[str]:
+    """Name what only a template reads in whose place there is the user's own text."""
+
+    def is_replaced(manifest: Manifest) -> bool:
+        return bool(own_text(manifest, params))
+
+    read = {field for one in component.manifests if not is_replaced(one) for field in one.when} | {
+        component.switch
+    }
+    for manifest in filter(is_replaced, component.manifests):
+        own = entry_of_own(manifest, services).name
+        for field in manifest.when:
+            if field not in read and value_of(field, params):
+                for key in _keys_of(field, params, services):
+                    yield f"{key} has no effect: {own} is given"
+
+
+def _keys_of(
+    field: Field, params: ComponentParams, services: Mapping[str, Service]
+) -> tuple[str, ...]:
+    """Return the names a parameter is given by; a family has one for each member."""
+    entry = entry_of(field, services)
+    if entry.type != RANGES:
+        return (entry.name,)
+    return tuple(dict.fromkeys(key for key, _ in ranges_of(field.service, entry, params)))

@@ -326,6 +326,63 @@ def test_own_text_that_the_cluster_would_not_take_is_refused(text: str, said: st
     assert said in problem
 
 
+def pool(*addresses: str, name: str = "edge") -> dict[str, Any]:
+    """Return a pool of addresses as a user writes it."""
+    metadata = {"name": name, "namespace": "metallb-system"}
+    spec = {"addresses": list(addresses)}
+    return {
+        "apiVersion": "metallb.io/v1beta1",
+        "kind": "IPAddressPool",
+        "metadata": metadata,
+        "spec": spec,
+    }
+
+
+def own(*pools: Mapping[str, Any]) -> dict[str, str]:
+    """Turn MetalLB on with a user's own resources."""
+    return {"METALLB_ENABLED": "YES", "METALLB_CONFIG": yaml.safe_dump_all(pools)}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "owner"),
+    [
+        ("10.2.11.80-10.2.11.90", "10.2.11.80-10.2.11.90", "ONEAPP_VROUTER_ETH0_VIP0=10.2.11.86"),
+        ("10.2.11.86/32", "10.2.11.86/32", "ONEAPP_VROUTER_ETH0_VIP0=10.2.11.86"),
+        ("172.20.0.9/24", "172.20.0.0/24", "ONEAPP_VROUTER_ETH1_VIP0=172.20.0.86"),
+        ("10.42.7.0/30", "10.42.7.0/30", "ONEAPP_K8S_CLUSTER_CIDR=10.42.0.0/16"),
+        ("10.43.1.1 - 10.43.1.9", "10.43.1.1-10.43.1.9", "ONEAPP_K8S_SERVICE_CIDR=10.43.0.0/16"),
+    ],
+)
+def test_own_resources_with_addresses_that_are_in_use_are_refused(
+    text: str, shown: str, owner: str
+) -> None:
+    free = pool("203.0.113.0/28", name="free")
+    listed = {"apiVersion": "v1", "kind": "List", "items": [free, pool("203.0.113.64/28", text)]}
+    for given in ((free, pool("203.0.113.64/28", text)), (listed,)):
+        (problem,) = problems(**own(*given))
+        assert problem.startswith(f"{K8S}METALLB_CONFIG: IPAddressPool edge: {shown} ")
+        assert f"overlaps {owner}" in problem
+
+
+def test_own_ipv6_addresses_are_held_against_ipv6_networks() -> None:
+    networks = {"CLUSTER_CIDR": "10.42.0.0/16,fd42::/56", "SERVICE_CIDR": "10.43.0.0/16,fd43::/112"}
+    (problem,) = problems(**own(pool("fd43::4/126")), **networks)
+    assert "ONEAPP_K8S_SERVICE_CIDR=fd43::/112" in problem
+
+
+@pytest.mark.parametrize("text", ["10.77.0.9-10.77.0.1", "10.77.0.0/33", "edge", "", 7, None])
+def test_own_addresses_that_are_none_are_refused(text: Any) -> None:
+    (problem,) = problems(**own(pool(text)))
+    assert problem.startswith(f"{K8S}METALLB_CONFIG: IPAddressPool edge: spec.addresses: ")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"kind": "Other", "spec": {"addresses": ["10.42.0.1/32"]}}, {"spec": {}}]
+)
+def test_what_lists_no_addresses_is_not_looked_at(changes: dict[str, Any]) -> None:
+    assert POOLS in files(**own({**pool(), **changes}))
+
+
 def test_own_settings_of_the_plug_in_replace_those_of_whichever_is_chosen() -> None:
     own = "apiVersion: helm.cattle.io/v1\nkind: HelmChartConfig\nmetadata: {name: rke2-canal}\n"
     assert files(CNI_PLUGIN="canal", CNI_CONFIG=own)["rke2-canal-config.yaml"].endswith(own)
@@ -342,10 +399,20 @@ def test_own_settings_of_the_plug_in_replace_those_of_whichever_is_chosen() -> N
             "ONEAPP_K8S_CNI_PLUGIN is not cilium",
         ),
         ({"METALLB_ENABLED": "YES"}, "metallb has nothing to work with"),
+        (
+            {"METALLB_ENABLED": "YES", "METALLB_RANGE7": "198.51.100.40", "METALLB_CONFIG": POOL},
+            "ONEAPP_K8S_METALLB_RANGE7 has no effect: ONEAPP_K8S_METALLB_CONFIG is given",
+        ),
     ],
 )
 def test_what_has_no_effect_is_said(changes: Mapping[str, str], said: str) -> None:
     assert any(said in warning for warning in decided(**changes).warnings)
+
+
+def test_ranges_and_own_text_by_themselves_have_their_effect() -> None:
+    for given in ({"METALLB_RANGE": "198.51.100.40"}, {"METALLB_CONFIG": POOL}):
+        warnings = decided(METALLB_ENABLED="YES", **given).warnings
+        assert not [one for one in warnings if "METALLB" in one]
 
 
 @pytest.mark.parametrize(
@@ -469,6 +536,7 @@ def test_an_added_component_is_seen_by_the_whole_agent(tmp_path: Path) -> None:
         ("switch: enabled", "switch: enabled\n  colour: red", "colour not understood"),
         ("switch: enabled", "switch: enabled\n  needs: [a]", "needs must be a mapping"),
         ("switch: enabled", "switch: enabled\n  refused: [{because: x}]", "either kind or key"),
+        ("switch: enabled", "switch: enabled\n  addresses: [{kind: A}]", "at must be a text"),
         ("file: hello.yaml", "file: one-traefik.yaml", "written by"),
         ("file: hello.yaml", "file: rke2-hello.yaml", "rke2-"),
         ("file: hello.yaml", "file: Hello_1.yaml", "lower case"),
