@@ -62,13 +62,16 @@ class Upgrade:
     doubts: tuple[str, ...]
 
 
-def plan_upgrade(nodes: Sequence[Node], wanted: str, registry: HostAndPort | None) -> Upgrade:
+def plan_upgrade(
+    nodes: Sequence[Node], wanted: str, registry: HostAndPort | None, *, can_fetch: bool = True
+) -> Upgrade:
     """Decide on an upgrade.
 
     Args:
         nodes: All of the cluster.
         wanted: The release to go to.
         registry: What is put in front of RKE2's own images.
+        can_fetch: Whether nodes have a way to registries.
 
     Raises:
         UpgradeRefused: It must not be done, for every reason there is.
@@ -94,7 +97,8 @@ def plan_upgrade(nodes: Sequence[Node], wanted: str, registry: HostAndPort | Non
         agents=tuple(node.name for node in nodes if not is_server(node)),
         storage=tuple(node.name for node in nodes if _is_storage(node)),
     )
-    return Upgrade(model, tuple(_doubts(nodes, model)))
+    unfetched = () if can_fetch else (_needs_archives(model),)
+    return Upgrade(model, (*unfetched, *_doubts(nodes, model)))
 
 
 def is_server(node: Node) -> bool:
@@ -164,6 +168,15 @@ def _majority(nodes: Sequence[Node]) -> Iterator[str]:
 
 
 # ---- what a person should know
+
+
+def _needs_archives(model: UpgradeModel) -> str:
+    return (
+        "there is no way out and no registry for RKE2's images: before the plans are applied every"
+        f" node needs archives of {model.image}:{model.tag}, of the image of kubectl that the"
+        f" controller's settings name, and of RKE2 {model.version} with the network plug-in;"
+        " the node that the controller runs on needs its image, too"
+    )
 
 
 def _doubts(nodes: Sequence[Node], model: UpgradeModel) -> Iterator[str]:

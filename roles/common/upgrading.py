@@ -24,6 +24,7 @@ class UpgradePlanning:
         access: This master's own API server.
         wanted: The release to go to.
         registry: What is put in front of RKE2's own images.
+        can_fetch: Whether nodes have a way to registries.
         folders: Where the template is.
     """
 
@@ -31,6 +32,7 @@ class UpgradePlanning:
     access: Access
     wanted: str
     registry: HostAndPort | None
+    can_fetch: bool
     folders: Sequence[Path]
 
     def run(self, *, dry_run: bool) -> TaskResult:
@@ -41,7 +43,7 @@ class UpgradePlanning:
             KubernetesError: This master does not serve.
         """
         nodes = self.system.kubernetes.nodes(self.access)
-        upgrade = plan_upgrade(nodes, self.wanted, self.registry)
+        upgrade = plan_upgrade(nodes, self.wanted, self.registry, can_fetch=self.can_fetch)
         if upgrade.model is None:
             return TaskResult((TaskLine("cluster", "kept", f"every node runs {self.wanted}"),))
         doubts = tuple(TaskLine("cluster", "note", doubt) for doubt in upgrade.doubts)

@@ -32,6 +32,7 @@ from roles.common.departure import ServerDeparture
 from roles.common.endpoints import ClusterNode, build_node
 from roles.common.leaving import Leaving
 from roles.common.opennebula import OpenNebulaParams
+from roles.common.outside import way_to_images
 from roles.common.probes import ADMIN
 from roles.common.registration import registration_of_server
 from roles.common.rke2extra import keys_of_extra_config
@@ -130,8 +131,9 @@ class MasterRole:
             return self._leaving(system, node, opennebula, reporter, log)
         if name == _UPGRADE:
             registry = params.registries.system_default
-            folders = self._services["rke2"].folders
-            return UpgradePlanning(system, ADMIN, argument, registry, folders)
+            rke2 = self._services["rke2"]
+            can_fetch = not params.airgap.enabled or way_to_images(params, rke2.image)[1]
+            return UpgradePlanning(system, ADMIN, argument, registry, can_fetch, rke2.folders)
         if name == _SNAPSHOT:
             return SnapshotTaking(system, ADMIN, node.node_name, argument or ON_DEMAND, log)
         if name == _LIST:

@@ -11,16 +11,22 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance.context import Context
+from appliance.decision import decide
 from appliance.errors import KubernetesUnavailable, UpgradeRefused
+from appliance.identity import Identity
+from appliance.report import Reporter
 from appliance.system.kubernetes import Node, Taint
 from appliance.values import HostAndPort
 from roles.common.probes import ADMIN
 from roles.common.release import Release, parse_release
 from roles.common.upgrade import Upgrade, plan_upgrade
 from roles.common.upgrading import UpgradePlanning
+from roles.master.role import MasterRole
 from tests.contexts import SERVICES
-from tests.fakes import FakeKubernetes, make_node, make_system
+from tests.fakes import FakeKubernetes, FakeLog, make_node, make_system
 from tests.manifests.plans import shape
+from tests.unit.roles.nodes import NODE
 
 OLD, NEW = "v1.35.7+rke2r1", "v1.36.3+rke2r1"
 REGISTRY = HostAndPort("registry.example.org", 5000)
@@ -35,7 +41,7 @@ def refusals(nodes: Iterable[Node], wanted: str = NEW) -> tuple[str, ...]:
 def planned(nodes: Iterable[Node], registry: HostAndPort | None = None) -> list[Any]:
     kubernetes = FakeKubernetes(nodes)
     task = UpgradePlanning(
-        make_system(kubernetes=kubernetes), ADMIN, NEW, registry, SERVICES["rke2"].folders
+        make_system(kubernetes=kubernetes), ADMIN, NEW, registry, True, SERVICES["rke2"].folders
     )
     return list(yaml.safe_load_all(task.run(dry_run=True).document))
 
@@ -219,6 +225,27 @@ def test_a_person_is_told_what_to_expect(nodes: Iterable[Node], said: str) -> No
 
 def test_a_cluster_that_is_well_gives_no_doubts() -> None:
     assert plan_upgrade(tuple(shape(masters=3, workers=2)), NEW, None).doubts == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "is_doubtful"),
+    [
+        ({}, False),
+        ({"ONEAPP_ONEKE_AIRGAPPED": "YES"}, True),
+        ({"ONEAPP_ONEKE_AIRGAPPED": "YES", "ONEAPP_RKE2_REGISTRY_ENDPOINTS": "https://r"}, False),
+    ],
+)
+def test_without_a_way_to_registries_the_images_are_told(
+    given: dict[str, str], is_doubtful: bool
+) -> None:
+    system = make_system(kubernetes=FakeKubernetes(shape(masters=3, workers=2)))
+    params = decide("master", Context({**NODE, **given}, "test"), SERVICES).params
+    log = FakeLog()
+    reporter = Reporter(system, Identity(), "master", log, lambda line: None)
+    task = MasterRole(SERVICES).make_task("upgrade-plan", system, params, reporter, log, NEW)
+    notes = [str(line) for line in task.run(dry_run=True).lines if "archives" in str(line)]
+    assert bool(notes) is is_doubtful
+    assert all("rancher/rke2-upgrade:v1.36.3-rke2r1" in note for note in notes)
 
 
 def test_on_a_master_that_does_not_serve_nothing_is_planned() -> None:
