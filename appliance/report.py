@@ -47,9 +47,17 @@ class Reporter:
         self._tell = tell
         self._quiet_until = 0.0
 
-    def progress(self, state: str, step: str) -> None:
-        """Say what the node is doing or waiting for."""
+    def progress(self, state: str, step: str, *, only_here: bool = False) -> None:
+        """Say what the node is doing or waiting for.
+
+        Args:
+            state: The state it is in.
+            step: What it does.
+            only_here: Whether there is no time for OneGate.
+        """
         self._locally(state, step, "")
+        if only_here:
+            return
         self._try_to_publish(
             {"ONEKE_STATE": state, "ONEKE_STEP": readable(step), "ONEKE_ERROR": ""}
         )

@@ -59,6 +59,10 @@ class Deadline:
         """Return the point `seconds` from now."""
         return cls(clock, clock.monotonic() + seconds)
 
+    def share(self, seconds: float) -> Deadline:
+        """Return the point `seconds` from now, or this one where that is earlier."""
+        return Deadline(self.clock, min(self.at, self.clock.monotonic() + seconds))
+
     def remaining_s(self) -> float:
         """Return the seconds that are left; never less than 0."""
         return max(0.0, self.at - self.clock.monotonic())

@@ -18,6 +18,7 @@ class Access:
         certificate: File of the certificate that is shown.
         key: File of its key.
         longest_s: The longest an answer may take; None for as long as is usual.
+        until_s: Up to when answers are waited for, on the monotonic scale; None for no such point.
     """
 
     server: str
@@ -25,6 +26,7 @@ class Access:
     certificate: PurePosixPath
     key: PurePosixPath
     longest_s: float | None = None
+    until_s: float | None = None
 
 
 @dataclass(frozen=True)

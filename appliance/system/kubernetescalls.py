@@ -6,6 +6,7 @@ A node's certificates are renewed while the agent runs, and so they are read for
 from __future__ import annotations
 
 import json
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from appliance.errors import (
@@ -63,6 +64,10 @@ class ApiCalls:
 
         usual_s = DELETE_TIMEOUT_S if method == "DELETE" else TIMEOUT_S
         timeout_s = usual_s if access.longest_s is None else min(usual_s, access.longest_s)
+        if access.until_s is not None:
+            timeout_s = min(timeout_s, access.until_s - monotonic())
+        if timeout_s <= 0:
+            raise KubernetesUnavailable(f"{_what(method, path)}: no time is left to ask")
         try:
             reply = exchange(
                 method,

@@ -27,6 +27,8 @@ KEPT, DELETED, TO_DELETE, FAILED = "kept", "deleted", "to delete", "failed"
 _GENTLE = 3.0
 _ONEGATE_TIMEOUT_S = 60.0
 _HURRIED_ONEGATE_TIMEOUT_S = 5.0
+LONGEST_ONEGATE_ANSWER_S = 8.0
+"""What a shutdown waits for one answer of OneGate."""
 _NODE_ROLES = ("master", "worker", "storage")
 _NOT_HERE = "clean works on a master that serves: kubectl get nodes shows which do"
 
@@ -131,6 +133,12 @@ class Cleaning:
 
         usual_s = _HURRIED_ONEGATE_TIMEOUT_S if self.is_hurried else _ONEGATE_TIMEOUT_S
         deadline = Deadline.after(clock, usual_s if onegate else 0)
+        if self.access.until_s is not None:
+            answers_s = (2 if mark else 1) * LONGEST_ONEGATE_ANSWER_S
+            last = Deadline(clock, self.access.until_s - answers_s)
+            if not last.remaining_s():
+                return Look(None, "no time is left to ask it", asked_s, asked_s)
+            deadline = last.share(deadline.remaining_s())
         try:
             service = retry("which VMs there are", ask, deadline, log=self.log)
         except OneGateError as error:

@@ -86,13 +86,13 @@ class AgentDeparture:
         """Prepare to take the node of a VM out."""
         self.node, self.vm_id = node, vm_id
         self.outcome = _outcome(node)
-        self._kubernetes = system.kubernetes
+        self._kubernetes, self._clock = system.kubernetes, system.clock
         self._silence = Silence(system)
 
     def look(self, left_s: float = math.inf) -> Readiness:
         """Delete it; see `Departure.look`."""
         try:
-            return self._delete()
+            return self._delete(left_s)
         except KubernetesConflict:
             return NotYet(_CHANGED)
         except KubernetesError as error:
@@ -100,14 +100,15 @@ class AgentDeparture:
                 return Failed("its node may not delete itself; the masters' cleaner does it")
             return self._silence.lasts(error)
 
-    def _delete(self) -> Readiness:
-        found = self._kubernetes.node(self.access, self.node)
+    def _delete(self, left_s: float) -> Readiness:
+        access = _timed(self.access, self._clock.monotonic() + left_s)
+        found = self._kubernetes.node(access, self.node)
         self._silence.end()
         taken = taken_by(found, self.vm_id) if found else ""
         self.outcome = taken or self.outcome
         if found is None or taken:
             return Ready()
-        if not found.is_going and not self._kubernetes.delete_node(self.access, found):
+        if not found.is_going and not self._kubernetes.delete_node(access, found):
             return Ready()
         return NotYet("its node is being deleted")
 
@@ -163,11 +164,13 @@ class ServerDeparture:
         self._asked: Access | None = None
         self._turn_taken_by: Access | None = None
         self._next_clean = 0.0
+        self._until_s = math.inf
 
     # ---- a look
 
     def look(self, left_s: float = math.inf) -> Readiness:
         """Take it out as soon as that is safe; see `Departure.look`."""
+        self._until_s = self._system.clock.monotonic() + left_s
         try:
             if self._asked is None:
                 found = self._find_server()
@@ -183,6 +186,7 @@ class ServerDeparture:
 
     def _go_on(self, access: Access, left_s: float) -> Readiness:
         self._turn_taken_by = access
+        access = _timed(access, self._until_s)
         other = self._turn.take(access)
         if other:
             return NotYet(other)
@@ -248,17 +252,17 @@ class ServerDeparture:
         *doors, last = self._doors
         for door in doors:
             try:
-                return self._system.kubernetes.nodes(door)
+                return self._system.kubernetes.nodes(_timed(door, self._until_s))
             except KubernetesError as error:
                 self._log.info("leaving.unanswered", reason=str(error))
-        return self._system.kubernetes.nodes(last)
+        return self._system.kubernetes.nodes(_timed(last, self._until_s))
 
     def _access_to(self, node: Node) -> Access:
         return replace(self.access, server=ClusterEndpoint(node.addresses[0], API_PORT).url)
 
     def _serves(self, access: Access) -> bool:
         try:
-            return self._system.kubernetes.health(access).is_ok
+            return self._system.kubernetes.health(_timed(access, self._until_s)).is_ok
         except KubernetesError as error:
             self._log.info("leaving.unanswered", reason=str(error))
             return False
@@ -278,6 +282,10 @@ class ServerDeparture:
             self._turn.release(self._turn_taken_by)
         except KubernetesError as error:
             self._log.warning("leaving.turn_not_given", reason=str(error))
+
+
+def _timed(access: Access, until_s: float) -> Access:
+    return access if math.isinf(until_s) else replace(access, until_s=until_s)
 
 
 def _outcome(node: str) -> str:

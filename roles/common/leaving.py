@@ -8,7 +8,7 @@ told, and is the cleaner's, once the VM is gone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from appliance.errors import KubernetesError, NotReady, OneGateError
 from appliance.logs import Logger
@@ -22,13 +22,18 @@ from roles.common.drain import Drain, pods_to_move, shown
 from roles.common.election import MASTER_ROLE
 from roles.common.registration import withdrawn
 
-# The stop job is given 110 s, see oneke-leave.service: pods may go while gateways notice, and each
-# share may be overrun by what a single answer takes. Source: OpenNebula's KVM driver gives a
-# shutdown 180 s before it destroys the VM (SHUTDOWN_TIMEOUT in kvmrc), older ones 300 s, and 120 s
-# where nothing is set.
+# The stop job is given 110 s, see oneke-leave.service: all is done or given up in the whole time,
+# and after it only the turn is given back and the last word told. Pods may go while gateways
+# notice; what they do not need is the removal's. Source: OpenNebula's KVM driver gives a shutdown
+# 180 s before it destroys the VM (SHUTDOWN_TIMEOUT in kvmrc), older ones 300 s, and 120 s where
+# nothing is set.
+WHOLE_S = 90.0
 ASKING_S = 10.0
 DRAINING_S = 40.0
-REMOVAL_S = 40.0
+REMOVAL_S = 55.0
+# With less left of a share OneGate, which may be slow, is not told of progress.
+_TELLING_PODS_S = 10.0
+_TELLING_REMOVAL_S = 35.0
 # Gateways look at OneGate every 30 s, as long as they do not know that anything changes.
 NOTICED_S = 32.0
 
@@ -70,7 +75,8 @@ class Leaving:
         onegate = self.system.onegate
         if onegate is None:
             return _only(BALANCERS, KEPT, "the context names no OneGate to tell")
-        deadline = Deadline.after(self.system.clock, ASKING_S)
+        whole = Deadline.after(self.system.clock, WHOLE_S)
+        deadline = whole.share(ASKING_S)
         own = retry("asking whether this VM is removed", onegate.own_vm, deadline, log=self.log)
         if own.lcm_state != _REMOVED:
             said = f"this VM is not being removed (LCM_STATE {own.lcm_state})"
@@ -78,10 +84,10 @@ class Leaving:
         values = self._values_to_withdraw(own)
         if values and not dry_run:
             retry("withdrawing", lambda: onegate.update(values), deadline, log=self.log)
-        noticed = Deadline.after(self.system.clock, NOTICED_S if values else 0)
+        noticed = whole.share(NOTICED_S if values else 0)
         lines = [
             TaskLine(BALANCERS, WITHDRAWN, f"this VM is being removed; {self._about_gateways()}"),
-            *self._leave_cluster(onegate, noticed, dry_run=dry_run),
+            *self._leave_cluster(onegate, whole, noticed, dry_run=dry_run),
         ]
         undone = [line for line in lines if line.verdict in (LEFT, KEPT)]
         return TaskResult(
@@ -99,7 +105,7 @@ class Leaving:
         return "gateways drain it now" if self.registration else "it stands behind none"
 
     def _leave_cluster(
-        self, onegate: OneGate, noticed: Deadline, *, dry_run: bool
+        self, onegate: OneGate, whole: Deadline, noticed: Deadline, *, dry_run: bool
     ) -> Iterator[TaskLine]:
         departure = self.departure
         if departure is None:
@@ -111,7 +117,7 @@ class Leaving:
         if dry_run:
             yield from self._preview(departure)
             return
-        for line in self._steps(departure, noticed):
+        for line in self._steps(departure, whole, noticed):
             self.log.info(
                 "leaving.step", subject=line.subject, verdict=line.verdict, reason=line.reason
             )
@@ -119,13 +125,15 @@ class Leaving:
 
     # ---- the steps
 
-    def _steps(self, departure: Departure, noticed: Deadline) -> Iterator[TaskLine]:
-        pods = self._drain(departure)
+    def _steps(
+        self, departure: Departure, whole: Deadline, noticed: Deadline
+    ) -> Iterator[TaskLine]:
+        pods = self._drain(departure, whole.share(DRAINING_S))
         yield pods
         if noticed.remaining_s():
-            self.reporter.progress(WAITING, "leaving: gateways notice that this node goes")
+            self._tell(WAITING, "gateways notice that this node goes", noticed, _TELLING_PODS_S)
             self.system.clock.sleep(noticed.remaining_s())
-        node = self._remove(departure)
+        node = self._remove(departure, whole.share(REMOVAL_S))
         yield node
         if node.verdict == KEPT:
             self.reporter.failed(f"leaves, and its node stays in the cluster: {node.reason}")
@@ -133,10 +141,10 @@ class Leaving:
         left = f"; pods that could not be moved: {pods.reason}" if pods.verdict == LEFT else ""
         self.reporter.progress(CONFIGURING, f"left the cluster{left}")
 
-    def _drain(self, departure: Departure) -> TaskLine:
-        self.reporter.progress(CONFIGURING, "leaving: pods go to other nodes")
-        deadline = Deadline.after(self.system.clock, DRAINING_S)
-        drain = Drain(self.system, departure.access, departure.node, departure.vm_id, self.log)
+    def _drain(self, departure: Departure, deadline: Deadline) -> TaskLine:
+        self._tell(CONFIGURING, "pods go to other nodes", deadline, _TELLING_PODS_S)
+        access = replace(departure.access, until_s=deadline.at)
+        drain = Drain(self.system, access, departure.node, departure.vm_id, self.log)
         try:
             wait_until(
                 "pods to go to other nodes",
@@ -144,16 +152,16 @@ class Leaving:
                 deadline,
                 every_s=_EVERY_S,
                 log=self.log,
-                on_reason=self._tell_reason,
+                on_reason=lambda said: self._tell(WAITING, said, deadline, _TELLING_PODS_S),
             )
         except NotReady as ended:
             return TaskLine(PODS, LEFT, drain.shown_left if drain.left else ended.reason)
         count = len(drain.moved)
         return TaskLine(PODS, MOVED, f"{count} of them" if count else "there were none to move")
 
-    def _remove(self, departure: Departure) -> TaskLine:
-        self.reporter.progress(CONFIGURING, "leaving: its node is taken out of the cluster")
-        deadline = Deadline.after(self.system.clock, REMOVAL_S)
+    def _remove(self, departure: Departure, deadline: Deadline) -> TaskLine:
+        step = "its node is taken out of the cluster"
+        self._tell(CONFIGURING, step, deadline, _TELLING_REMOVAL_S)
         try:
             wait_until(
                 "its node to be taken out of the cluster",
@@ -161,7 +169,7 @@ class Leaving:
                 deadline,
                 every_s=_EVERY_S,
                 log=self.log,
-                on_reason=self._tell_reason,
+                on_reason=lambda said: self._tell(WAITING, said, deadline, _TELLING_REMOVAL_S),
             )
         except NotReady as ended:
             return TaskLine(NODE, KEPT, ended.reason, departure.hint)
@@ -169,8 +177,10 @@ class Leaving:
             departure.end()
         return TaskLine(NODE, REMOVED, departure.outcome)
 
-    def _tell_reason(self, reason: str) -> None:
-        self.reporter.progress(WAITING, f"leaving: {reason}")
+    def _tell(self, state: str, step: str, deadline: Deadline, needed_s: float) -> None:
+        """Tell how far it is; OneGate only where its answer costs nothing that is needed."""
+        is_late = deadline.remaining_s() < needed_s
+        self.reporter.progress(state, f"leaving: {step}", only_here=is_late)
 
     def _preview(self, departure: Departure) -> Iterator[TaskLine]:
         try:

@@ -28,6 +28,7 @@ class Turn:
         self._seen = ""
         self._seen_at = 0.0
         self._held: Lease | None = None
+        self._is_unsure = False
 
     def take(self, access: Access) -> str:
         """Take the turn, or keep it.
@@ -39,15 +40,19 @@ class Turn:
             KubernetesError: The API server did not do it.
         """
         kubernetes, clock = self._system.kubernetes, self._system.clock
-        self._held = None
         found = kubernetes.lease(access, NAMESPACE, NAME)
         if found is not None and not self._may_take(found):
+            self._held = None
             return f"{found.holder} leaves the cluster just now, and masters leave one at a time"
         lease = found or Lease(NAMESPACE, NAME, "", 0, None)
         claim = replace(lease, holder=self._holder, duration_s=DURATION_S, renewed_s=clock.now())
+        # A claim whose answer does not come may have been heard.
+        self._is_unsure = True
         try:
             self._held = kubernetes.put_lease(access, claim)
+            self._is_unsure = False
         except KubernetesConflict:
+            self._held, self._is_unsure = None, False
             return "another master takes its turn to leave just now"
         return ""
 
@@ -67,5 +72,9 @@ class Turn:
             KubernetesError: The API server did not do it; the turn ends by itself then.
         """
         held, self._held = self._held, None
+        kubernetes = self._system.kubernetes
+        if self._is_unsure:
+            found = kubernetes.lease(access, NAMESPACE, NAME)
+            held = found if found and found.holder == self._holder else None
         if held is not None:
-            self._system.kubernetes.delete_lease(access, held)
+            kubernetes.delete_lease(access, held)

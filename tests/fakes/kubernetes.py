@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from appliance.errors import (
@@ -106,6 +106,7 @@ class FakeKubernetes:
         forbidden: What whoever asks may not do, such as `delete`.
         asked: What was asked, call by call.
         hosts: Whom, call by call.
+        answered: What happens while an answer is on its way, such as time passing.
     """
 
     def __init__(self, nodes: Iterable[Node] = (), *, tape: Tape | None = None) -> None:
@@ -123,6 +124,7 @@ class FakeKubernetes:
         self.forbidden: set[str] = set()
         self.asked: list[str] = []
         self.hosts: list[str] = []
+        self.answered: Callable[[Access], None] = lambda access: None
         self._is_down: KubernetesError | None = None if self.members else DOWN
         self._failures: list[KubernetesError | None] = []
 
@@ -258,6 +260,7 @@ class FakeKubernetes:
         host = access.server.removeprefix("https://").rpartition(":")[0]
         self.asked.append(question)
         self.hosts.append(host)
+        self.answered(access)
         if self._is_down is not None:
             raise self._is_down
         if host in self.unreachable:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from time import monotonic
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -583,6 +584,16 @@ def test_who_has_little_time_waits_no_longer(site: Site) -> None:
     site.api.next = [Answer(delay_s=2)]
     with pytest.raises(KubernetesUnavailable, match="in time"):
         site.client.health(replace(site.access, longest_s=0.3))
+
+
+def test_who_has_time_up_to_a_point_waits_up_to_it_and_asks_nobody_after_it(site: Site) -> None:
+    site.api.next = [Answer(delay_s=2)]
+    access = replace(site.access, until_s=monotonic() + 0.3)
+    with pytest.raises(KubernetesUnavailable, match="in time"):
+        site.client.health(access)
+    assert monotonic() < access.until_s + 1.5
+    with pytest.raises(KubernetesUnavailable, match="no time is left to ask"):
+        site.client.health(replace(site.access, until_s=monotonic()))
 
 
 def test_an_answer_without_bounds_is_given_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

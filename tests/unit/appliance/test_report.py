@@ -89,6 +89,12 @@ def test_what_is_stored_already_is_not_sent_again(desk: Desk) -> None:
     assert desk.onegate.asked == 2
 
 
+def test_where_there_is_no_time_for_onegate_progress_is_told_here(desk: Desk) -> None:
+    desk.reporter.progress(WAITING, "a", only_here=True)
+    assert desk.onegate.asked == 0
+    assert desk.told[-1].endswith("WAITING: a")
+
+
 def test_a_failure_is_told_readably_and_cut(desk: Desk) -> None:
     desk.reporter.failed('A=1: expected [x, y], not "READY=YES"\nand ' + "z" * 300)
     error = str(desk.onegate.own["ONEKE_ERROR"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,8 +15,10 @@ from appliance.errors import KubernetesUnavailable, OneGateUnavailable, UnknownR
 from appliance.options import Options
 from appliance.role import TaskResult
 from appliance.system.kubernetes import Access, Lease, Node
+from roles.common.cleaning import LONGEST_ONEGATE_ANSWER_S
 from roles.common.departure import LONGEST_ANSWER_S
-from roles.common.leaving import ASKING_S, DRAINING_S, NOTICED_S, REMOVAL_S
+from roles.common.leaving import ASKING_S, DRAINING_S, NOTICED_S, REMOVAL_S, WHOLE_S
+from roles.common.rke2config import VM_LABEL
 from roles.common.turn import NAME
 from tests.fakes import PowerCut, Tape, make_node, make_pod
 from tests.unit.roles.cluster import VIP, Cloud, Machine
@@ -341,8 +344,25 @@ def test_a_master_whose_turn_does_not_come_stays_in(masters: list[Machine]) -> N
 # --- within its time ------------------------------------------------------------------------------
 
 
+def slow(machine: Machine, answer_s: float) -> Callable[[Access], None]:
+    """Return an API server that takes its time, which whoever asks may not wait for."""
+
+    def pass_time(access: Access) -> None:
+        until_s = math.inf if access.until_s is None else access.until_s
+        patience_s = min(access.longest_s or math.inf, until_s - machine.clock.monotonic())
+        machine.clock.pass_time(max(0.0, min(patience_s, answer_s)))
+        if patience_s < answer_s:
+            raise KubernetesUnavailable("no answer in time")
+
+    return pass_time
+
+
+@pytest.mark.parametrize("onegate_s", [1.5, 4, 7.5])
+@pytest.mark.parametrize("api_s", [0, 1, 4.9])
 @pytest.mark.parametrize("role", ["master", "worker"])
-def test_whatever_hangs_the_stop_job_ends_in_its_time(role: str) -> None:
+def test_whatever_hangs_the_stop_job_ends_in_its_time(
+    role: str, api_s: float, onegate_s: float
+) -> None:
     cloud = Cloud()
     first = start(cloud, "master", 101)
     machine = start(cloud, "master", 102) if role == "master" else start(cloud, "worker", 111)
@@ -352,17 +372,42 @@ def test_whatever_hangs_the_stop_job_ends_in_its_time(role: str) -> None:
     kubernetes.unreachable.add(first.address)
     kubernetes.held.add(machine.name)
     remove(machine)
-    machine.onegate.answered = lambda: machine.clock.pass_time(4)
+    machine.onegate.answered = lambda: machine.clock.pass_time(onegate_s)
+    kubernetes.answered = slow(machine, api_s)
     started = machine.clock.monotonic()
     leave(machine)
     assert machine.clock.monotonic() - started < stop_job_s()
+    assert kubernetes.leases == {}
+
+
+@pytest.mark.parametrize("onegate_s", [1.5, 4, 7.5])
+@pytest.mark.parametrize("api_s", [0, 1, 4.9])
+def test_a_master_among_the_dead_ends_in_its_time(
+    masters: list[Machine], api_s: float, onegate_s: float
+) -> None:
+    first, _, third = masters
+    kubernetes = first.cloud.kubernetes
+    labels = {**SERVER, VM_LABEL: str(third.vm_id)}
+    since_s = first.clock.now() - 30
+    off = make_node(third.name, labels=labels, ready="Unknown", ready_since_s=since_s, voter="True")
+    kubernetes.put(replace(off, addresses=(third.address,)))
+    kubernetes.unreachable.add(third.address)
+    kubernetes.held = set(kubernetes.members)
+    remove(first)
+    first.onegate.forget(third.vm_id)
+    first.onegate.answered = lambda: first.clock.pass_time(onegate_s)
+    kubernetes.answered = slow(first, api_s)
+    started = first.clock.monotonic()
+    leave(first)
+    assert first.clock.monotonic() - started < stop_job_s()
+    assert kubernetes.leases == {}
 
 
 def test_the_shares_of_the_time_and_what_overruns_them_fit_into_that_of_the_stop_job() -> None:
-    """Each share may be overrun by one answer: OneGate's, and three of API servers."""
-    shares_s = ASKING_S + max(DRAINING_S, NOTICED_S) + REMOVAL_S
-    overrun_s = 8 + 2 * LONGEST_ANSWER_S
-    assert shares_s + overrun_s <= stop_job_s() < SHUTDOWN_S
+    """After the whole time the turn is given back, and OneGate is told the last word."""
+    assert max(ASKING_S, NOTICED_S) < DRAINING_S < REMOVAL_S < WHOLE_S
+    overrun_s = LONGEST_ONEGATE_ANSWER_S + 2 * LONGEST_ANSWER_S
+    assert WHOLE_S + overrun_s <= stop_job_s() < SHUTDOWN_S
 
 
 def test_a_cluster_that_is_gone_is_not_waited_for_long() -> None:

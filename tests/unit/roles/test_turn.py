@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from appliance.errors import KubernetesUnavailable
+from appliance.system.kubernetes import Access, Lease
 from roles.common.probes import ADMIN
 from roles.common.turn import DURATION_S, NAME, Turn
 from tests.fakes import FakeClock, FakeKubernetes, make_node, make_system
@@ -98,3 +100,32 @@ def test_of_two_that_take_it_at_once_one_has_it(
     monkeypatch.setattr(masters.kubernetes, "put_lease", be_late)
     assert masters.turn("m1").take(ADMIN) == "another master takes its turn to leave just now"
     assert masters.holder == "m2"
+
+
+def test_a_turn_is_given_back_though_it_could_not_be_renewed(masters: Masters) -> None:
+    turn = masters.turn("m1")
+    turn.take(ADMIN)
+    masters.kubernetes.fail(KubernetesUnavailable("no answer in time"))
+    with pytest.raises(KubernetesUnavailable):
+        turn.take(ADMIN)
+    turn.release(ADMIN)
+    assert masters.kubernetes.leases == {}
+
+
+def test_a_turn_is_given_back_whose_taking_was_heard_and_not_answered(
+    masters: Masters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = masters.kubernetes.put_lease
+
+    def hear(access: Access, lease: Lease) -> Lease:
+        honest(access, lease)
+        raise KubernetesUnavailable("no answer in time")
+
+    turn = masters.turn("m1")
+    with monkeypatch.context() as silent:
+        silent.setattr(masters.kubernetes, "put_lease", hear)
+        with pytest.raises(KubernetesUnavailable):
+            turn.take(ADMIN)
+    assert masters.holder == "m1"
+    turn.release(ADMIN)
+    assert masters.kubernetes.leases == {}
