@@ -5,7 +5,7 @@
 #   deb.sh FOLDER        makes FOLDER/oneke-agent_VERSION_ARCHITECTURE.deb
 #
 # ONEKE_WHEELS         folder of wheels (default: they are made by wheels.sh)
-# DEBFULLNAME DEBEMAIL who makes the package
+# DEBFULLNAME DEBEMAIL who makes the package (default: nobody that mail reaches; nothing of this machine is written)
 # SOURCE_DATE_EPOCH    its time (default: that of the last commit)
 set -euo pipefail
 
@@ -54,7 +54,7 @@ DESTDIR=$ROOT ONEKE_WHEELS=$ONEKE_WHEELS "$PACKER/scripts/80-agent.sh"
 
 version=$("$ROOT/opt/oneke/bin/python" -c 'import appliance; print(appliance.__version__)')
 architecture=$(dpkg --print-architecture)
-maintainer="${DEBFULLNAME:-oneke-agent maintainers} <${DEBEMAIL:-oneke-agent@$(hostname --fqdn)}>"
+maintainer="${DEBFULLNAME:-oneke-agent maintainers} <${DEBEMAIL:-oneke-agent@oneke.invalid}>"
 if [[ -z ${SOURCE_DATE_EPOCH-} ]]; then
     SOURCE_DATE_EPOCH=$(git -C "$PACKER" log -1 --format=%ct 2>/dev/null || date +%s)
 fi

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -22,8 +23,9 @@ BUILDER = {
 }
 
 
-def build(target: Path, wheels: Path) -> Path:
-    environment = os.environ | BUILDER | {"ONEKE_WHEELS": str(wheels)}
+def build(target: Path, wheels: Path, builder: Mapping[str, str] = BUILDER) -> Path:
+    others = {name: value for name, value in os.environ.items() if name not in BUILDER}
+    environment = {**others, **builder, "ONEKE_WHEELS": str(wheels)}
     run(["bash", f"{REPOSITORY}/packer/deb.sh", str(target)], env=environment, timeout_s=300)
     (package,) = target.glob("oneke-agent_*.deb")
     return package
@@ -43,6 +45,17 @@ def test_lintian_has_nothing_to_say_that_is_not_explained(package: Path) -> None
 
 def test_the_same_wheels_make_the_same_package(package: Path, wheels: Path, tmp_path: Path) -> None:
     assert build(tmp_path, wheels).read_bytes() == package.read_bytes()
+
+
+def test_a_machine_without_a_name_of_its_own_makes_a_package_that_names_none(
+    wheels: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "hostname").write_text("#!/bin/sh\necho 'name not known' >&2\nexit 1\n")
+    (tmp_path / "hostname").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    package = build(tmp_path / "deb", wheels, {"PATH": path})
+    field = run(["dpkg-deb", "--field", str(package), "Maintainer"]).stdout.strip()
+    assert field == "oneke-agent maintainers <oneke-agent@oneke.invalid>"
 
 
 def test_the_package_holds_what_the_image_has(root: Root, package: Path) -> None:
