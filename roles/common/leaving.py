@@ -46,7 +46,7 @@ _EVERY_S = 0.5
 
 BALANCERS, PODS, NODE = "balancers", "pods", "node"
 KEPT, WITHDRAWN, MOVED, LEFT, REMOVED = "kept", "withdrawn", "moved", "left", "removed"
-TO_MOVE, TO_REMOVE = "to move", "to remove"
+TO_WITHDRAW, TO_MOVE, TO_REMOVE = "to withdraw", "to move", "to remove"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Leaving:
             retry("withdrawing", lambda: onegate.update(values), deadline, log=self.log)
         noticed = whole.share(NOTICED_S if values else 0)
         lines = [
-            TaskLine(BALANCERS, WITHDRAWN, f"this VM is being removed; {self._about_gateways()}"),
+            self._about_balancers(dry_run=dry_run),
             *self._leave_cluster(onegate, whole, noticed, dry_run=dry_run),
         ]
         undone = [line for line in lines if line.verdict in (LEFT, KEPT)]
@@ -101,8 +101,11 @@ class Leaving:
             if (own.text(key) or value) != value
         }
 
-    def _about_gateways(self) -> str:
-        return "gateways drain it now" if self.registration else "it stands behind none"
+    def _about_balancers(self, *, dry_run: bool) -> TaskLine:
+        drained = "gateways would drain it" if dry_run else "gateways drain it now"
+        told = drained if self.registration else "it stands behind none"
+        verdict = TO_WITHDRAW if dry_run else WITHDRAWN
+        return TaskLine(BALANCERS, verdict, f"this VM is being removed; {told}")
 
     def _leave_cluster(
         self, onegate: OneGate, whole: Deadline, noticed: Deadline, *, dry_run: bool

@@ -132,10 +132,11 @@ def test_a_dry_run_changes_nothing(masters: list[Machine]) -> None:
     changes = list(first.cloud.kubernetes.tape.changes)
     result = leave(first, dry_run=True)
     assert verdicts(result) == {
-        "balancers": "withdrawn",
+        "balancers": "to withdraw",
         "pods": "to move",
         "node": "to remove",
     }
+    assert result.lines[0].reason == "this VM is being removed; gateways would drain it"
     assert dict(first.onegate.own) == before
     assert first.cloud.kubernetes.tape.changes == changes
     assert first.told == []
