@@ -104,6 +104,7 @@ class ClusterFacts:
             node itself, where RKE2 answers everywhere.
         has_ipv6: Whether pods get IPv6 addresses.
         components: The names of all that are on.
+        settings: Their own parameters, component to field to value.
         storage_path: Where storage nodes keep their replicas.
         master_taints: The keys of the taints that masters may have of us, of the user, or of
             whoever keeps ordinary pods off a control plane.
@@ -116,6 +117,7 @@ class ClusterFacts:
     has_ipv6: bool
     virtual_addresses: tuple[str, ...]
     components: tuple[str, ...]
+    settings: Values
     storage_path: str
     master_taints: tuple[str, ...]
 
@@ -335,6 +337,7 @@ def _build_cluster(params: ComponentParams, on: tuple[str, ...]) -> ClusterFacts
         has_ipv6=any(network.version == 6 for network in pods),
         virtual_addresses=tuple(str(vip.address) for vip in params.keepalived.vips.values()),
         components=on,
+        settings={name: params.components[name] for name in on},
         storage_path=params.storage.mountpoint,
         master_taints=_taints_of_masters(params.rke2),
     )

@@ -195,14 +195,36 @@ def test_longhorn_keeps_its_data_where_the_disk_is_mounted() -> None:
     assert storage_class["reclaimPolicy"] == "Retain"
 
 
-def test_cilium_leaves_room_for_multus_and_services_to_metallb() -> None:
+def test_cilium_leaves_room_for_multus() -> None:
     alone = values_of(files()[SETTINGS])
     assert alone["k8sServiceHost"] == "10.2.11.86"
     assert alone["k8sServicePort"] == "6443"
     assert "cni" not in alone
-    both = values_of(files(MULTUS_ENABLED="YES", METALLB_ENABLED="YES")[SETTINGS])
+    both = values_of(files(MULTUS_ENABLED="YES")[SETTINGS])
     assert both["cni"] == {"exclusive": False}
-    assert both["defaultLBServiceIPAM"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("changes", "by_cilium"),
+    [
+        ({}, True),
+        ({"METALLB_ENABLED": "YES"}, True),
+        ({"METALLB_ENABLED": "YES", "METALLB_CLASS": "edge"}, True),
+        ({"METALLB_ENABLED": "YES", "METALLB_CLASS": ""}, True),
+        ({"LOADBALANCER_RANGE": "198.51.100.40"}, False),
+    ],
+)
+def test_services_without_a_class_are_served_by_one_of_cilium_and_metallb(
+    changes: Mapping[str, str], by_cilium: bool
+) -> None:
+    """MetalLB serves them where it has no class; Cilium where it is not told to serve none."""
+    bgp = {"CILIUM_BGP_ENABLED": "YES", "CILIUM_RANGE": "203.0.113.0/28"}
+    made = files(CNI_PLUGIN="cilium", **bgp, **changes)
+    metallb = made.get("one-metallb.yaml")
+    by_metallb = metallb is not None and "loadBalancerClass" not in values_of(metallb)
+    default = values_of(made[SETTINGS]).get("defaultLBServiceIPAM", "lbipam")
+    assert default == ("lbipam" if by_cilium else "none")
+    assert by_metallb is not by_cilium
 
 
 def test_a_pool_of_cilium_is_a_list_of_networks_and_ranges() -> None:
