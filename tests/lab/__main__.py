@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     box = verbs.add_parser("box", help="run a command in throw-away namespaces (needs root)")
     box.add_argument("--bake", action="store_true", help="bake first, and use that image")
     box.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD ...")
-    test = verbs.add_parser("test", help="run lab tests, two files at a time (needs root)")
+    test = verbs.add_parser("test", help="run lab tests, three files at a time (needs root)")
     test.add_argument(
         "arguments", nargs=argparse.REMAINDER, metavar="FILE.py ... PYTEST ARGUMENTS ..."
     )
