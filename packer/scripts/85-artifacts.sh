@@ -8,6 +8,25 @@
 set -euo pipefail
 
 readonly FLAVOR=${ONEKE_FLAVOR-}
+# What was not there before, written down before it comes: a run that was cut leaves it to the next one.
+readonly BORROWED=/var/lib/oneke-borrowed-packages
+export DEBIAN_FRONTEND=noninteractive
+
+# Removes these and nothing else: others may have come without anybody asking for them by name.
+give_back() {
+    local name there=()
+    [[ -e $BORROWED ]] || return 0
+    while read -r name; do
+        if dpkg-query --show "$name" > /dev/null 2>&1; then
+            there+=("$name")
+        fi
+    done < <(sort --unique "$BORROWED")
+    if [[ ${#there[@]} -gt 0 ]]; then
+        apt-get -qq purge --yes "${there[@]}"
+    fi
+    rm -f "$BORROWED"
+}
+trap give_back EXIT
 
 if [[ -z $FLAVOR ]]; then
     echo "85-artifacts: ONEKE_FLAVOR is empty: RKE2, helm and charts are left to others"
@@ -19,17 +38,18 @@ for source in ${ONEKE_SOURCES-}; do
     arguments+=(--source "$source")
 done
 
-# It copies images of a registry into archives, which no node ever does.
-borrowed=()
-if [[ $FLAVOR == ee ]] && ! command -v skopeo > /dev/null; then
-    borrowed=(skopeo)
-    export DEBIAN_FRONTEND=noninteractive
+# skopeo copies images of a registry into archives, which no node ever does.
+borrow_skopeo() {
+    local coming
     apt-get -qq update
-    apt-get -qq install --yes --no-install-recommends "${borrowed[@]}"
+    # A line of what is new has no old version: Inst NAME (VERSION ...
+    coming=$(apt-get --simulate install --no-install-recommends skopeo | awk '$1 == "Inst" && $3 !~ /^\[/ { print $2 }')
+    printf '%s\n' "$coming" >> "$BORROWED"
+    apt-get -qq install --yes --no-install-recommends skopeo
+}
+
+if [[ $FLAVOR == ee ]] && ! command -v skopeo > /dev/null; then
+    borrow_skopeo
 fi
 
 /usr/local/bin/oneke-agent install "${arguments[@]}"
-
-if [[ ${#borrowed[@]} -gt 0 ]]; then
-    apt-get -qq purge --yes --autoremove "${borrowed[@]}"
-fi
