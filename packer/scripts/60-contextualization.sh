@@ -7,12 +7,11 @@
 # ONEKE_CONTEXT_SHA256  its digest; there is no default, and without it the package is refused
 set -euo pipefail
 
-# It takes the place of cloud-init, and says so in its own dependencies; what that leaves behind would go on
-# setting NICs.
+is_installed() {
+    dpkg-query --show --showformat='${db:Status-Status}' one-context 2>/dev/null | grep -qx installed
+}
+
 install_package() {
-    if dpkg-query --show --showformat='${db:Status-Status}' one-context 2>/dev/null | grep -qx installed; then
-        return
-    fi
     if [[ -z ${ONEKE_CONTEXT_SHA256-} ]]; then
         echo "60-contextualization: ONEKE_CONTEXT_SHA256 is empty; its value for $ONEKE_CONTEXT_URL is what" \
             "\`curl -fsSL $ONEKE_CONTEXT_URL | sha256sum\` prints, compared with what its makers publish" >&2
@@ -32,12 +31,20 @@ install_package() {
     export DEBIAN_FRONTEND=noninteractive
     apt-get -qq update
     apt-get -qq install --yes --no-install-recommends "$folder/one-context.deb"
-    apt-get -qq purge --yes 'cloud-init*'
     rm -rf "$folder"
 }
 
-if [[ -n ${ONEKE_CONTEXT_URL-} ]]; then
+if [[ -n ${ONEKE_CONTEXT_URL-} ]] && ! is_installed; then
     install_package
+fi
+
+# The package takes the place of cloud-init, and says so in its own dependencies; what that leaves behind would go
+# on setting NICs.
+if is_installed; then
+    mapfile -t leftovers < <(dpkg-query --show --showformat='${Package}\n' 'cloud-init*' 2>/dev/null)
+    if [[ ${#leftovers[@]} -gt 0 ]]; then
+        DEBIAN_FRONTEND=noninteractive apt-get -qq purge --yes "${leftovers[@]}"
+    fi
 fi
 
 readonly SCRIPTS=/etc/one-context.d

@@ -132,6 +132,61 @@ def test_another_contextualization_package_than_the_pinned_one_is_refused(root: 
         root.run(script, files=[SCRIPTS])
 
 
+def test_a_base_that_has_the_contextualization_package_loses_cloud_init_too(root: Root) -> None:
+    script = r"""set -euo pipefail
+        # One that is there whole, and one that another way of installing left the settings of.
+        for name in one-context cloud-init cloud-initramfs-growroot; do
+            mkdir -p /tmp/$name/DEBIAN /tmp/$name/etc/$name
+            printf '%s\n' "Package: $name" 'Version: 9.9' 'Architecture: all' \
+                'Maintainer: Nobody <nobody@example.com>' 'Description: stand-in' \
+                > /tmp/$name/DEBIAN/control
+            echo "/etc/$name/set" > /tmp/$name/DEBIAN/conffiles
+            touch /tmp/$name/etc/$name/set
+            dpkg-deb --root-owner-group --build /tmp/$name /tmp/$name.deb > /dev/null
+            dpkg --install /tmp/$name.deb > /dev/null
+        done
+        dpkg --remove cloud-initramfs-growroot > /dev/null
+        bash /run/oneke-build/scripts/60-contextualization.sh > /dev/null
+        dpkg-query --show 'cloud-init*' 2> /dev/null || true
+        ls -d /etc/cloud-init* /etc/one-context/set 2> /dev/null || true
+    """
+    assert root.run(script, files=[SCRIPTS]).split() == ["/etc/one-context/set"]
+
+
+# An agent that fetches nothing, and is cut or fails where it is told to.
+BORROWING = r"""set -euo pipefail
+    installed() { dpkg-query --show --showformat='${Package} ${db:Status-Abbrev}\n' | sort; }
+    if command -v skopeo > /dev/null; then
+        apt-get -qq purge --yes skopeo > /dev/null
+    fi
+    printf '#!/bin/sh\ncommand -v skopeo\neval "$THEN"\n' > /usr/local/bin/oneke-agent.new
+    chmod 0755 /usr/local/bin/oneke-agent.new
+    mv -f /usr/local/bin/oneke-agent.new /usr/local/bin/oneke-agent
+    export ONEKE_FLAVOR=ee
+    installed > /tmp/before
+"""
+
+
+@pytest.mark.parametrize(
+    "then", ["true", "exit 1", "kill -TERM $PPID", "kill -KILL $PPID"], ids=lambda text: text[:10]
+)
+def test_what_was_borrowed_for_the_images_is_given_back_and_nothing_else(
+    root: Root, then: str
+) -> None:
+    script = f"""{BORROWING}
+        THEN='{then}' bash /run/oneke-build/scripts/85-artifacts.sh > /tmp/log 2>&1 || true
+        grep -x /usr/bin/skopeo /tmp/log
+        # Only a run that is killed can not do it; the next one does.
+        case '{then}' in
+            *KILL*) ! cmp --quiet /tmp/before <(installed)
+                THEN=true bash /run/oneke-build/scripts/85-artifacts.sh > /dev/null ;;
+        esac
+        diff /tmp/before <(installed)
+        ls -d /var/lib/oneke-borrowed-packages 2> /dev/null || echo given back
+    """
+    assert root.run(script, files=[SCRIPTS]).split("\n")[-2:] == ["given back", ""]
+
+
 def test_ssh_takes_keys_only_whatever_the_cloud_image_says(root: Root) -> None:
     script = """set -euo pipefail
         echo 'PasswordAuthentication yes' > /etc/ssh/sshd_config.d/60-cloudimg-settings.conf
