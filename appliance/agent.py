@@ -30,7 +30,7 @@ from appliance.logs import Logger
 from appliance.options import Options
 from appliance.plan import Action, GiveUp, Pause, Plan, Stage, Step
 from appliance.report import CONFIGURING, WAITING, Reporter
-from appliance.role import Task, TaskResult
+from appliance.role import PatientTask, Task, TaskResult
 from appliance.siblings import SiblingWatch
 from appliance.system import System
 from appliance.waiting import (
@@ -441,13 +441,14 @@ def run_task(
     """Have one of the role's tasks done, or tell what it would do; see `begin_task`.
 
     Raises:
-        AlreadyRunning: It is being done already.
+        AlreadyRunning: It is being done already, and it does not wait, or not any longer.
     """
     task = begin_task(system, options, name, log, tell)
     if options.dry_run:
         return task.run(dry_run=True)
     system.files.ensure_folder(paths.RUN_DIR, mode=0o700)
-    with system.files.lock(paths.RUN_DIR / f"{name}.lock"):
+    patience = task.deadline if isinstance(task, PatientTask) else Deadline.after(system.clock, 0)
+    with hold_lock(system, paths.RUN_DIR / f"{name}.lock", patience):
         return task.run(dry_run=False)
 
 

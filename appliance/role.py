@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from appliance.daemon import Cycle
 from appliance.errors import Problem
@@ -14,7 +14,7 @@ from appliance.plan import Plan, Stage
 from appliance.report import Reporter
 from appliance.service import Service
 from appliance.system import System
-from appliance.waiting import Readiness
+from appliance.waiting import Deadline, Readiness
 
 P = TypeVar("P")
 
@@ -82,6 +82,15 @@ class Task(Protocol):
         Raises:
             OnekeError: It can not be done here, or not now.
         """
+
+
+@runtime_checkable
+class PatientTask(Task, Protocol):
+    """A task that takes its turn while it is being done already."""
+
+    @property
+    def deadline(self) -> Deadline:
+        """Up to when it works, and waits before it does."""
 
 
 class Role(Protocol[P]):

@@ -58,6 +58,8 @@ class Leaving:
     Attributes:
         registration: What the node published to stand behind balancers.
         departure: How it is taken out of the cluster; None for who is in none.
+        deadline: When all of it has to be over; also of another run of it that is on, such as one
+            by hand as the VM is shut down.
     """
 
     system: System
@@ -65,6 +67,7 @@ class Leaving:
     departure: Departure | None
     reporter: Reporter
     log: Logger
+    deadline: Deadline
 
     def run(self, *, dry_run: bool) -> TaskResult:
         """Leave, or tell what leaving would do; see `Task.run`.
@@ -75,7 +78,7 @@ class Leaving:
         onegate = self.system.onegate
         if onegate is None:
             return _only(BALANCERS, KEPT, "the context names no OneGate to tell")
-        whole = Deadline.after(self.system.clock, WHOLE_S)
+        whole = self.deadline
         deadline = whole.share(ASKING_S)
         own = retry("asking whether this VM is removed", onegate.own_vm, deadline, log=self.log)
         if own.lcm_state != _REMOVED:
@@ -197,6 +200,18 @@ class Leaving:
             yield TaskLine(NODE, TO_REMOVE, f"{departure.node} can go")
         else:
             yield TaskLine(NODE, KEPT, found.reason, departure.hint)
+
+
+def begin_leaving(
+    system: System,
+    registration: Mapping[str, str],
+    departure: Departure | None,
+    reporter: Reporter,
+    log: Logger,
+) -> Leaving:
+    """Return the task, whose time begins now."""
+    deadline = Deadline.after(system.clock, WHOLE_S)
+    return Leaving(system, registration, departure, reporter, log, deadline)
 
 
 def _goes_as_a_whole(onegate: OneGate) -> bool:

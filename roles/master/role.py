@@ -30,7 +30,7 @@ from roles.common.componentcheck import check_components
 from roles.common.components import plan_components
 from roles.common.departure import ServerDeparture
 from roles.common.endpoints import ClusterNode, build_node
-from roles.common.leaving import Leaving
+from roles.common.leaving import Leaving, begin_leaving
 from roles.common.opennebula import OpenNebulaParams
 from roles.common.outside import way_to_images
 from roles.common.probes import ADMIN
@@ -167,4 +167,4 @@ class MasterRole:
         )
         has_joined = bool(read_pinned_name(system))
         registration = registration_of_server(node)
-        return Leaving(system, registration, departure if has_joined else None, reporter, log)
+        return begin_leaving(system, registration, departure if has_joined else None, reporter, log)

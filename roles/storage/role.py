@@ -37,7 +37,7 @@ from roles.common.disk import (
     plan_disk,
 )
 from roles.common.election import MASTER_ROLE
-from roles.common.leaving import Leaving
+from roles.common.leaving import begin_leaving
 from roles.common.supplies import Supplies
 from roles.storage.params import StorageNodeParams
 
@@ -127,4 +127,4 @@ class StorageRole:
             raise UnknownRole(f"a storage node has no task {name!r}; clean works on masters")
         name = read_pinned_name(system)
         departure = AgentDeparture(system, name, params.opennebula.vm_id) if name else None
-        return Leaving(system, {}, departure, reporter, log)
+        return begin_leaving(system, {}, departure, reporter, log)

@@ -32,7 +32,7 @@ from roles.common.addresses import (
     missing_links,
     select_interfaces,
 )
-from roles.common.leaving import Leaving
+from roles.common.leaving import begin_leaving
 from roles.common.prerequisites import await_addresses
 from roles.vnf import backends, dns, haproxy, keepalived, nat, watcher
 from roles.vnf.model import address_book, holds_addresses, kernel_settings, vrrp_model
@@ -271,7 +271,7 @@ class VnfRole:
                 f"a gateway has no task {name!r}",
                 hint="the cluster's nodes are cleaned on a master",
             )
-        return Leaving(system, {}, None, reporter, log)
+        return begin_leaving(system, {}, None, reporter, log)
 
     def _gateway(self, params: VnfParams) -> watcher.Gateway:
         book = address_book(params)

@@ -28,7 +28,7 @@ from roles.common.clusterstate import read_pinned_name
 from roles.common.departure import AgentDeparture
 from roles.common.election import MASTER_ROLE
 from roles.common.endpoints import build_node
-from roles.common.leaving import Leaving
+from roles.common.leaving import begin_leaving
 from roles.common.registration import registration_of_worker
 from roles.common.supplies import Supplies
 from roles.worker.params import WorkerParams
@@ -101,4 +101,4 @@ class WorkerRole:
         name = read_pinned_name(system)
         registration = registration_of_worker(build_node(params, node_name=name))
         departure = AgentDeparture(system, name, params.opennebula.vm_id) if name else None
-        return Leaving(system, registration, departure, reporter, log)
+        return begin_leaving(system, registration, departure, reporter, log)

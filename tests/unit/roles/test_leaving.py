@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from appliance.agent import begin_task
-from appliance.errors import KubernetesUnavailable, OneGateUnavailable, UnknownRole
+from appliance import paths
+from appliance.agent import begin_task, run_task
+from appliance.errors import AlreadyRunning, KubernetesUnavailable, OneGateUnavailable, UnknownRole
 from appliance.options import Options
 from appliance.role import TaskResult
 from appliance.system.kubernetes import Access, Lease, Node
@@ -36,6 +37,10 @@ SHUTDOWN_S = 120
 def leave(machine: Machine, *, dry_run: bool = False) -> TaskResult:
     task = begin_task(machine.system, Options(), "leave", machine.log, machine.told.append)
     return task.run(dry_run=dry_run)
+
+
+def run_leave(machine: Machine) -> TaskResult:
+    return run_task(machine.system, Options(), "leave", machine.log, machine.told.append)
 
 
 def verdicts(result: TaskResult) -> dict[str, str]:
@@ -422,6 +427,42 @@ def test_a_cluster_that_is_gone_is_not_waited_for_long() -> None:
     assert verdicts(result) == {"balancers": "withdrawn", "pods": "left", "node": "kept"}
     assert "Connection refused" in result.trouble
     assert worker.clock.monotonic() - started < 60
+
+
+def test_a_shutdown_waits_for_a_run_by_hand_that_is_on(worker: Machine) -> None:
+    remove(worker)
+    lock = paths.RUN_DIR / "leave.lock"
+    worker.files.locked.add(lock)
+    worker.clock.after(20, lambda: worker.files.locked.discard(lock))
+    started = worker.clock.monotonic()
+    result = run_leave(worker)
+    assert verdicts(result)["node"] == "removed"
+    assert worker.clock.monotonic() - started >= 20
+
+
+def test_a_shutdown_waits_for_a_run_by_hand_within_its_time(worker: Machine) -> None:
+    remove(worker)
+    lock = paths.RUN_DIR / "leave.lock"
+    worker.files.locked.add(lock)
+    started = worker.clock.monotonic()
+    with pytest.raises(AlreadyRunning):
+        run_leave(worker)
+    assert worker.clock.monotonic() - started == pytest.approx(WHOLE_S, abs=1)
+    worker.files.locked.clear()
+    started = worker.clock.monotonic()
+    worker.files.locked.add(lock)
+    worker.clock.after(WHOLE_S - 10, lambda: worker.files.locked.discard(lock))
+    worker.cloud.kubernetes.held.add(worker.name)
+    run_leave(worker)
+    assert worker.clock.monotonic() - started <= WHOLE_S + 1
+
+
+def test_a_task_that_does_not_wait_is_refused_where_it_is_being_done(master: Machine) -> None:
+    master.files.locked.add(paths.RUN_DIR / "clean.lock")
+    started = master.clock.monotonic()
+    with pytest.raises(AlreadyRunning):
+        run_task(master.system, Options(), "clean", master.log, master.told.append)
+    assert master.clock.monotonic() - started < 1
 
 
 # --- cut and begun again --------------------------------------------------------------------------
