@@ -153,7 +153,7 @@ def parse_integer(text: str, limits: Limits) -> int:
     expected = f"expected an integer{_range_words(limits)}"
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
         raise Rejected(expected)
-    number = int(text)
+    number = int(text.strip())
     _refuse_outside(number, limits, expected)
     return number
 
@@ -163,7 +163,7 @@ def parse_seconds(text: str, limits: Limits) -> float:
     expected = f"expected a number of seconds{_range_words(limits)}"
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?", text.strip()):
         raise Rejected(expected)
-    number = float(text)
+    number = float(text.strip())
     _refuse_outside(number, limits, expected)
     return number
 

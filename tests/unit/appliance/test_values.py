@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from appliance.secret import Secret
@@ -266,6 +266,8 @@ def test_a_bad_text_is_refused_with_what_is_accepted(kind: str, text: str, limit
 
 @pytest.mark.parametrize("kind", sorted(TYPES))
 @given(text=st.text(min_size=1))
+@example(text="0\x1f")
+@example(text="\x1c1.5")
 def test_any_text_is_accepted_or_refused_in_words(kind: str, text: str) -> None:
     try:
         TYPES[kind].parse(text, Limits(choices=("auto",)))
