@@ -260,7 +260,9 @@ def test_pods_leave_a_dead_node_after_a_while_and_go_for_good_with_it(
 ) -> None:
     machines["w1"].node.kill()
     server.wait_condition(["w1"], status="Unknown")
-    assert set(wait_pods(server, "held", 3, 120).values()) == {"w0"}
+    server.node.wait_until(
+        lambda: set(wait_pods(server, "held", 3, 120).values()) == {"w0"}, 120, "pods to be on w0"
+    )
     stuck = [pod["spec"]["nodeName"] for pod in get(server, "pods", "-l", "app=held")]
     assert stuck.count("w1") == 3
     server.kubectl("delete", "node", "w1")
