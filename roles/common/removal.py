@@ -73,7 +73,15 @@ def decide_removal(
     going = [node.name for node in nodes if node.is_going and is_server(node)]
     if going:
         return Hold(f"members of etcd go one at a time, and {min(going)} still does")
+    if not any(is_server(node) and node.name != name for node in nodes):
+        return Hold(_reason_of_last(own), is_final=True)
     return _judge(find_members(nodes, silent), own)
+
+
+def _reason_of_last(own: Node) -> str:
+    if find_members([own]).every:
+        return "it is the last member of etcd, and the cluster would end with it"
+    return "it is the last server; its node stays in the cluster"
 
 
 def _judge(members: Members, own: Node) -> Removal:

@@ -240,6 +240,17 @@ def test_all_leave_and_the_last_one_stays() -> None:
     assert masters.names == ["m3"]
 
 
+def test_a_lone_server_without_a_member_of_etcd_does_not_wait() -> None:
+    masters = Masters(1)
+    labels = {"node-role.kubernetes.io/control-plane": "true"}
+    masters.kubernetes.put(make_node("m1", labels=labels, addresses=[address(1)]))
+    departure = masters.leave(1)
+    last = Failed("it is the last server; its node stays in the cluster")
+    assert departure.look() == last
+    assert departure.preview() == last
+    assert masters.names == ["m1"]
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["look", "let go", "cut", "die", "vanish", "time"]), st.integers(1, 5)

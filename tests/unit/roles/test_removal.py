@@ -121,8 +121,15 @@ def test_a_member_that_is_not_well_itself_goes_where_the_others_have_a_majority(
 
 def test_where_etcd_is_elsewhere_nothing_keeps_a_server() -> None:
     labels = {"node-role.kubernetes.io/control-plane": "true"}
-    own = make_node("m1", labels=labels)
-    assert decide_removal([own], "m1", 1) == Remove(own)
+    own, other = make_node("m1", labels=labels), make_node("m2", labels=labels)
+    assert decide_removal([own, other], "m1", 1) == Remove(own)
+
+
+def test_the_last_server_stays_wherever_etcd_is() -> None:
+    labels = {"node-role.kubernetes.io/control-plane": "true"}
+    nodes = [make_node("m1", labels=labels), make_node("w1")]
+    last = Hold("it is the last server; its node stays in the cluster", is_final=True)
+    assert decide_removal(nodes, "m1", 1) == last
 
 
 SERVERS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=7)
@@ -142,7 +149,8 @@ def test_whatever_there_is_a_majority_is_there_before_and_after(
     rest = [one for one in found[1:] if one[1]]
     before = sum(one[0] for one in every) * 2 > len(every)
     after = sum(one[0] for one in rest) * 2 > len(rest)
-    assert isinstance(removal, Remove) == (not every or (before and after))
+    is_last = len(found) == 1
+    assert isinstance(removal, Remove) == (not is_last and (not every or (before and after)))
 
 
 LEARNER = {"voter": "False", "voter_reason": "MemberIsLearner"}
