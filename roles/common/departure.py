@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Protocol
 
 from appliance.errors import KubernetesConflict, KubernetesError, OnekeError
 from appliance.logs import Logger
 from appliance.system import System
 from appliance.system.kubernetes import Access, Node
+from appliance.system.onegate import Service, Vm
 from appliance.waiting import Failed, NotYet, Readiness, Ready
 from roles.common.cleaner import taken_by
 from roles.common.cleaning import Cleaning
 from roles.common.drain import Silence
+from roles.common.election import MASTER_KEY, MASTER_ROLE
 from roles.common.endpoints import API_PORT, ClusterEndpoint
 from roles.common.etcdmembers import is_server
 from roles.common.probes import ADMIN, KUBELET
@@ -59,6 +62,9 @@ class Departure(Protocol):
     vm_id: int | None
     outcome: str
 
+    def learn(self, service: Service) -> None:
+        """Note what others of the service publish of themselves."""
+
     def look(self, left_s: float = math.inf) -> Readiness:
         """Do what can be done in the time that is left, and say whether it is out."""
 
@@ -88,6 +94,9 @@ class AgentDeparture:
         self.outcome = _outcome(node)
         self._kubernetes, self._clock = system.kubernetes, system.clock
         self._silence = Silence(system)
+
+    def learn(self, service: Service) -> None:
+        """Nothing of that is needed: its API is reached through any master."""
 
     def look(self, left_s: float = math.inf) -> Readiness:
         """Delete it; see `Departure.look`."""
@@ -166,6 +175,14 @@ class ServerDeparture:
         self._next_clean = 0.0
         self._until_s = math.inf
 
+    def learn(self, service: Service) -> None:
+        """Note where other masters say that they serve; see `Departure.learn`."""
+        role = service.role(MASTER_ROLE)
+        for vm in role.vms if role else ():
+            address = _address_of(vm) if vm.vm_id != self.vm_id else None
+            if address:
+                self._add_doors([self._access_to(address)])
+
     # ---- a look
 
     def look(self, left_s: float = math.inf) -> Readiness:
@@ -216,7 +233,7 @@ class ServerDeparture:
     def _is_well(self, node: Node) -> bool:
         if not node.addresses:
             return False
-        return self._serves(replace(self._access_to(node), longest_s=WELL_ANSWER_S))
+        return self._serves(replace(self._access_to(node.addresses[0]), longest_s=WELL_ANSWER_S))
 
     def _clean(self, access: Access) -> None:
         """Delete dead servers."""
@@ -240,8 +257,8 @@ class ServerDeparture:
     def _find_server(self) -> Access | Readiness:
         """Find another master that serves; what is to be said where there is none."""
         nodes = self._nodes()
-        others = [self._access_to(node) for node in servers_to_ask(nodes, self.node)]
-        self._doors += [one for one in others if one not in self._doors]
+        others = [self._access_to(node.addresses[0]) for node in servers_to_ask(nodes, self.node)]
+        self._add_doors(others)
         if not any(is_server(node) and node.name != self.node for node in nodes):
             return self._readiness_of(decide_removal(nodes, self.node, self.vm_id))
         serving = (one for one in others if self._serves(one))
@@ -257,8 +274,11 @@ class ServerDeparture:
                 self._log.info("leaving.unanswered", reason=str(error))
         return self._system.kubernetes.nodes(_timed(last, self._until_s))
 
-    def _access_to(self, node: Node) -> Access:
-        return replace(self.access, server=ClusterEndpoint(node.addresses[0], API_PORT).url)
+    def _add_doors(self, doors: Sequence[Access]) -> None:
+        self._doors += [door for door in doors if door not in self._doors]
+
+    def _access_to(self, address: str) -> Access:
+        return replace(self.access, server=ClusterEndpoint(address, API_PORT).url)
 
     def _serves(self, access: Access) -> bool:
         try:
@@ -282,6 +302,14 @@ class ServerDeparture:
             self._turn.release(self._turn_taken_by)
         except KubernetesError as error:
             self._log.warning("leaving.turn_not_given", reason=str(error))
+
+
+def _address_of(vm: Vm) -> str:
+    """Return where a master says that it serves; empty where that is no address."""
+    try:
+        return str(ip_address(vm.text(MASTER_KEY) or ""))
+    except ValueError:
+        return ""
 
 
 def _timed(access: Access, until_s: float) -> Access:

@@ -15,7 +15,7 @@ from appliance.logs import Logger
 from appliance.report import CONFIGURING, WAITING, Reporter
 from appliance.role import TaskLine, TaskResult
 from appliance.system import System
-from appliance.system.onegate import OneGate, Vm
+from appliance.system.onegate import OneGate, Service, Vm
 from appliance.waiting import Deadline, Ready, retry, wait_until
 from roles.common.departure import Departure
 from roles.common.drain import Drain, pods_to_move, shown
@@ -116,10 +116,13 @@ class Leaving:
         departure = self.departure
         if departure is None:
             return
-        if _goes_as_a_whole(onegate):
+        service = _service(onegate)
+        if service and service.state in _UNDEPLOYING:
             said = "the whole service is taken down, and its cluster with it"
             yield TaskLine(NODE, "forgotten", said)
             return
+        if service:
+            departure.learn(service)
         if dry_run:
             yield from self._preview(departure)
             return
@@ -214,12 +217,12 @@ def begin_leaving(
     return Leaving(system, registration, departure, reporter, log, deadline)
 
 
-def _goes_as_a_whole(onegate: OneGate) -> bool:
-    """Say whether the service goes with all its VMs; asked once, for a shutdown can not wait."""
+def _service(onegate: OneGate) -> Service | None:
+    """Return what OneGate tells of the service; asked once, for a shutdown can not wait."""
     try:
-        return onegate.service((MASTER_ROLE,)).state in _UNDEPLOYING
+        return onegate.service((MASTER_ROLE,))
     except OneGateError:
-        return False
+        return None
 
 
 def _only(subject: str, verdict: str, reason: str) -> TaskResult:

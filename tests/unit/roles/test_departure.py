@@ -36,6 +36,7 @@ from tests.fakes import (
 
 SERVER = {"node-role.kubernetes.io/etcd": "true", "node-role.kubernetes.io/control-plane": "true"}
 VIP = "10.2.11.86"
+BALANCED = ClusterEndpoint(VIP, 6443)
 OWN = "127.0.0.1"
 
 
@@ -67,7 +68,7 @@ class Masters:
         for number in range(2, count + 1):
             self.onegate.add_vm(number, {"ROLE_NAME": "master"})
 
-    def leave(self, number: int) -> ServerDeparture:
+    def leave(self, number: int, endpoint: ClusterEndpoint | None = BALANCED) -> ServerDeparture:
         """Return one that leaves, begun anew."""
         system = make_system(kubernetes=self.kubernetes, clock=self.clock, onegate=self.onegate)
         name = f"m{number}"
@@ -76,7 +77,7 @@ class Masters:
             hurried = {"only_servers": True, "is_hurried": True}
             return Cleaning(system, access, name, number, 1, self.log, **hurried)
 
-        return ServerDeparture(system, name, number, ClusterEndpoint(VIP, 6443), cleaning, self.log)
+        return ServerDeparture(system, name, number, endpoint, cleaning, self.log)
 
     def die(self, number: int, *, since_s: float = 10 * GRACE_S) -> None:
         """Let a master be dead for some time, and its VM gone."""
@@ -180,6 +181,22 @@ def test_one_whose_own_api_is_gone_asks_where_the_cluster_is_reached() -> None:
     masters.kubernetes.unreachable.add(OWN)
     assert masters.go_on(masters.leave(1)) == Ready()
     assert VIP in masters.kubernetes.hosts
+
+
+def test_without_a_balanced_endpoint_others_are_asked_where_they_say_they_serve() -> None:
+    masters = Masters(3)
+    masters.kubernetes.unreachable.add(OWN)
+    departure = masters.leave(1, endpoint=None)
+    assert isinstance(departure.look(), NotYet)
+    assert isinstance(masters.go_on(departure, looks=1), NotYet)
+    masters.onegate.publish(1, ONEGATE_K8S_MASTER=OWN)
+    masters.onegate.publish(2, ONEGATE_K8S_MASTER="not an address")
+    masters.onegate.publish(3, ONEGATE_K8S_MASTER=address(3))
+    masters.kubernetes.hosts.clear()
+    departure.learn(masters.onegate.service())
+    assert masters.go_on(departure) == Ready()
+    assert masters.kubernetes.hosts[:2] == [OWN, address(3)]
+    assert masters.names == ["m2", "m3"]
 
 
 def test_one_that_stops_answering_in_the_middle_is_replaced() -> None:

@@ -304,6 +304,15 @@ def test_the_founder_leaves_and_the_cluster_stays_known(masters: list[Machine]) 
     assert first.cloud.kubernetes.leases == {}
 
 
+def test_a_master_whose_own_api_is_gone_hears_from_onegate_whom_to_ask(
+    masters: list[Machine],
+) -> None:
+    first = masters[0]
+    remove(first)
+    first.cloud.kubernetes.unreachable |= {"127.0.0.1", VIP}
+    assert verdicts(leave(first))["node"] == "removed"
+
+
 def test_masters_leave_until_one_is_left(masters: list[Machine]) -> None:
     for machine in masters:
         remove(machine)
