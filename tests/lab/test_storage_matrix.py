@@ -656,6 +656,7 @@ class Killer(RealCommands):
     """Kills mkfs a while after it began, as a power cut would."""
 
     def __init__(self, after_s: float) -> None:
+        super().__init__()
         self.after_s = after_s
         self.was_killed = False
 
