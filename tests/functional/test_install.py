@@ -213,13 +213,13 @@ def test_an_image_of_flavor_ee_gets_everything_in_its_place(
 def test_an_archive_of_an_image_has_its_name_and_the_machine_s_kind(installed: Path) -> None:
     with tarfile.open(archives(installed)["quay.io_metallb_speaker_v0.15.2.tar"]) as tar:
         names = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
-        manifest = json.loads(names["manifest.json"].read())  # type: ignore[union-attr]
+        manifest = json.loads(names["manifest.json"].read())
         assert manifest[0]["RepoTags"] == ["quay.io/metallb/speaker:v0.15.2"]
-        config = json.loads(names[manifest[0]["Config"]].read())  # type: ignore[union-attr]
+        config = json.loads(names[manifest[0]["Config"]].read())
         assert config["architecture"] == "amd64"
         layer = names[manifest[0]["Layers"][0]]
         with tarfile.open(fileobj=layer) as content:
-            text = content.extractfile("content").read()  # type: ignore[union-attr]
+            text = content.extractfile("content").read()
     assert text == b"quay.io/metallb/speaker:v0.15.2 amd64\n"
 
 

@@ -93,7 +93,7 @@ def want(root: Path, target: str, name: str) -> None:
 def settings(name: str) -> ConfigParser:
     """Read a unit; a key that is there several times keeps its last value."""
     parser = ConfigParser(strict=False, interpolation=None, delimiters=("=",), comment_prefixes="#")
-    parser.optionxform = str  # type: ignore[assignment,method-assign]  # as its documentation says
+    parser.optionxform = str  # as its documentation says
     parser.read(UNITS / name)
     return parser
 

@@ -35,10 +35,10 @@ class SavingCommands(FakeCommands):
         super().__init__([Call(SAVE, rc, stderr="level=fatal msg=why" if rc else "")])
         self._kubernetes, self._taken = kubernetes, taken
 
-    def run(self, *args: object, **kwargs: object) -> object:  # type: ignore[override]
+    def run(self, *args: object, **kwargs: object) -> object:
         """Take them."""
         self._kubernetes.snapshots += self._taken
-        return super().run(*args, **kwargs)  # type: ignore[arg-type]
+        return super().run(*args, **kwargs)
 
 
 def machine(*taken: EtcdSnapshot, rc: int = 0) -> System:

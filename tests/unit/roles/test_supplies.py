@@ -184,7 +184,7 @@ def test_only_masters_read_charts_and_only_those_they_deploy() -> None:
 def charts_of(stored: Stored, /, **changes: str) -> dict[str, dict[str, Any]]:
     """What a master says of each chart."""
     of = supplies("master", **ALL_ON, **changes)
-    actions = plan_components(of.params, SERVICES, of.charts(facts(of, stored)))  # type: ignore[arg-type]
+    actions = plan_components(of.params, SERVICES, of.charts(facts(of, stored)))
     documents = [
         document
         for action in actions
