@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
+from contextlib import suppress
 from typing import Any
 
 from .etcd import Etcd, EtcdError, Member, lacks_quorum
@@ -30,6 +31,7 @@ ETCD_NODE_NAME = "etcd.rke2.cattle.io/node-name"
 ETCD_NODE_ADDRESS = "etcd.rke2.cattle.io/node-address"
 ETCD_REMOVE = "etcd.rke2.cattle.io/remove"
 ETCD_REMOVED = "etcd.rke2.cattle.io/removed-node-name"
+_LEASES = "leases.coordination.k8s.io"
 
 
 def each_tick(knobs: Knobs, interval: str, tick: Callable[[], None]) -> None:
@@ -63,11 +65,13 @@ class NodeControllers:
         if not self._office.holds(self._knobs.interval("controller_lease")):
             self._heard.clear()
             return
+        held = self._store.all(_LEASES, "kube-node-lease")
         leases = {
-            str(lease["metadata"]["name"]): str(lease["spec"].get("renewTime"))
-            for lease in self._store.all("leases.coordination.k8s.io", "kube-node-lease")
+            str(lease["metadata"]["name"]): str(lease["spec"].get("renewTime")) for lease in held
         }
-        for node in self._store.all("nodes"):
+        nodes = self._store.all("nodes")
+        self._collect(held, {str(node["metadata"]["uid"]) for node in nodes})
+        for node in nodes:
             name = str(node["metadata"]["name"])
             silent = self._is_silent(name, leases.get(name, ""))
             initialize = self._is_due(node)
@@ -83,6 +87,15 @@ class NodeControllers:
                     event("node.initialized", node=name)
                 if condition(changed, "Ready") != condition(node, "Ready"):
                     event("node.ready", node=name, status=condition(changed, "Ready"))
+
+    def _collect(self, leases: Iterable[Object], living: Container[str]) -> None:
+        """Delete the leases of nodes that are gone; they were read before the nodes."""
+        for lease in leases:
+            metadata = lease["metadata"]
+            owners = [one["uid"] for one in metadata.get("ownerReferences") or []]
+            if owners and not any(uid in living for uid in owners):
+                with suppress(NotFound):
+                    self._store.delete(_LEASES, "kube-node-lease", str(metadata["name"]))
 
     def _is_silent(self, name: str, renewed: str) -> bool:
         """Whether a node's lease has not moved for the time of grace."""

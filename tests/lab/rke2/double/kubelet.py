@@ -183,8 +183,11 @@ class Kubelet:
         except Refused as refused:
             if refused.status != 404:
                 raise
-            fresh = lease | {"metadata": {"name": self._settings.name}}
-            self._api.create(LEASES, fresh)
+            # It goes with its node, also where that was deleted a moment ago.
+            owner = {"apiVersion": "v1", "kind": "Node", "name": self._settings.name}
+            owner |= {"uid": node["metadata"]["uid"]}
+            metadata = {"name": self._settings.name, "ownerReferences": [owner]}
+            self._api.create(LEASES, lease | {"metadata": metadata})
         before, was_ready = json.dumps(node.get("status"), sort_keys=True), condition(node, "Ready")
         self._report(node)
         if json.dumps(node["status"], sort_keys=True) != before:
