@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from appliance.errors import ServiceDefinitionError
+from appliance.shape import checked_each, checked_mapping, checked_text
 
 COMPONENTS = "components"
 """The field of a role's view that holds the values of all components, by name."""
@@ -29,8 +30,6 @@ _ADDRESSES_KEYS = frozenset({"kind", "at"})
 # files are called rke2-<chart>.yaml and written anew at every start.
 _FILE = re.compile(r"[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?\.yaml\Z")
 _OF_RKE2 = re.compile(r"rke2-.*(?<!-config)\.yaml\Z")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ def parse_component(service: str, described: object, where: str) -> Component:
     Raises:
         ServiceDefinitionError: It is not well formed.
     """
-    found = _mapping(described, _KEYS, where)
+    found = checked_mapping(described, _KEYS, where)
 
     def field_of(text: object) -> Field:
         return _field(service, text, where)
@@ -174,7 +173,7 @@ def parse_component(service: str, described: object, where: str) -> Component:
         raise ServiceDefinitionError(f"{where}: equals must be a text")
     if equals is not None and "switch" not in found:
         raise ServiceDefinitionError(f"{where}: equals needs a switch")
-    manifests = _each(found, "manifests", where, lambda one: _manifest(one, field_of, where))
+    manifests = checked_each(found, "manifests", where, lambda one: _manifest(one, field_of, where))
     if not manifests:
         raise ServiceDefinitionError(f"{where}: has no manifests")
     return Component(
@@ -182,10 +181,10 @@ def parse_component(service: str, described: object, where: str) -> Component:
         equals=equals,
         chart=_chart(found["chart"], field_of, where) if "chart" in found else None,
         manifests=manifests,
-        refused=_each(found, "refused", where, lambda one: _refused(one, where)),
-        addresses=_each(found, "addresses", where, lambda one: _addresses(one, where)),
+        refused=checked_each(found, "refused", where, lambda one: _refused(one, where)),
+        addresses=checked_each(found, "addresses", where, lambda one: _addresses(one, where)),
         needs=tuple((field_of(one), field_of(other)) for one, other in needs.items()),
-        wants=_each(found, "wants", where, field_of),
+        wants=checked_each(found, "wants", where, field_of),
     )
 
 
@@ -197,69 +196,48 @@ def _field(service: str, text: object, where: str) -> Field:
 
 
 def _chart(item: object, field_of: Callable[[object], Field], where: str) -> Chart:
-    found = _mapping(item, _CHART_KEYS, f"{where}: chart")
+    found = checked_mapping(item, _CHART_KEYS, f"{where}: chart")
     return Chart(
-        _text(found, "name", where), _text(found, "repo", where), field_of(found.get("version"))
+        checked_text(found, "name", where),
+        checked_text(found, "repo", where),
+        field_of(found.get("version")),
     )
 
 
 def _manifest(item: object, field_of: Callable[[object], Field], where: str) -> Manifest:
-    found = _mapping(item, _MANIFEST_KEYS, f"{where}: manifests")
-    file = _text(found, "file", where)
+    found = checked_mapping(item, _MANIFEST_KEYS, f"{where}: manifests")
+    file = checked_text(found, "file", where)
     if not _FILE.match(file) or _OF_RKE2.match(file):
         raise ServiceDefinitionError(
             f"{where}: file {file!r}: expected a name in lower case with digits and dashes, ending"
             " in .yaml; one that begins with rke2- ends in -config.yaml, all others are RKE2's own"
         )
-    template = _text(found, "template", where) if "template" in found else None
+    template = checked_text(found, "template", where) if "template" in found else None
     replaced_by = field_of(found["replaced_by"]) if "replaced_by" in found else None
     if template is None and replaced_by is None:
         raise ServiceDefinitionError(f"{where}: {file}: has neither template nor replaced_by")
     is_secret = found.get("secret", False)
     if not isinstance(is_secret, bool):
         raise ServiceDefinitionError(f"{where}: {file}: secret must be true or false")
-    when = _each(found, "when", where, field_of)
+    when = checked_each(found, "when", where, field_of)
     return Manifest(file, template, when, replaced_by, is_secret)
 
 
 def _refused(item: object, where: str) -> Refused:
-    found = _mapping(item, _REFUSED_KEYS, f"{where}: refused")
-    kind, key = (_text(found, one, where) if one in found else None for one in ("kind", "key"))
+    found = checked_mapping(item, _REFUSED_KEYS, f"{where}: refused")
+    kind, key = (
+        checked_text(found, one, where) if one in found else None for one in ("kind", "key")
+    )
     if (kind is None) == (key is None):
         raise ServiceDefinitionError(f"{where}: refused: expected either kind or key")
-    return Refused(kind, key, _text(found, "because", where))
+    return Refused(kind, key, checked_text(found, "because", where))
 
 
 def _addresses(item: object, where: str) -> Addresses:
-    found = _mapping(item, _ADDRESSES_KEYS, f"{where}: addresses")
-    return Addresses(_text(found, "kind", where), tuple(_text(found, "at", where).split(".")))
-
-
-def _mapping(item: object, known: frozenset[str], where: str) -> Mapping[str, Any]:
-    if not isinstance(item, dict):
-        raise ServiceDefinitionError(f"{where}: expected a mapping, found {item!r}")
-    unknown = sorted(str(key) for key in item if key not in known)
-    if unknown:
-        raise ServiceDefinitionError(
-            f"{where}: {', '.join(unknown)} not understood; known are {', '.join(sorted(known))}"
-        )
-    return item
-
-
-def _text(found: Mapping[str, Any], key: str, where: str) -> str:
-    value = found.get(key)
-    if not isinstance(value, str) or not value:
-        raise ServiceDefinitionError(f"{where}: {key} must be a text, found {value!r}")
-    return value
-
-
-def _each(
-    found: Mapping[str, Any], key: str, where: str, parse: Callable[[object], T]
-) -> tuple[T, ...]:
-    items = found.get(key, [])
-    if not isinstance(items, list):
-        raise ServiceDefinitionError(f"{where}: {key} must be a list")
-    return tuple(parse(one) for one in items)
+    found = checked_mapping(item, _ADDRESSES_KEYS, f"{where}: addresses")
+    return Addresses(
+        checked_text(found, "kind", where), tuple(checked_text(found, "at", where).split("."))
+    )
 
 
 def check_components(

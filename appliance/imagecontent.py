@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import PurePosixPath
 from string import Formatter
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 from appliance.errors import ServiceDefinitionError
+from appliance.shape import checked_each, checked_mapping
 
 FILE = "image.yaml"
 ARCHES = ("amd64", "arm64")
@@ -33,8 +34,6 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*\Z")
 _URL = re.compile(r"https?://[^\s/@]+/\S+\Z")
 _REFERENCE = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._{}-]+)+:[A-Za-z0-9._{}-]+\Z")
 _IN_PLACE = frozenset({"version", "arch"})
-
-T = TypeVar("T")
 
 
 class NodeKind(Enum):
@@ -154,13 +153,13 @@ def parse_image_content(document: object, where: str) -> ImageContent:
     Raises:
         ServiceDefinitionError: It is not well formed.
     """
-    found = _mapping(document, _KEYS, where)
+    found = checked_mapping(document, _KEYS, where)
     folder = found.get("image_folder")
     return ImageContent(
         releases=_releases(found.get("releases", {}), where),
-        files=_each(found, "files", where, lambda one: _file(one, where)),
-        images=_each(found, "images", where, lambda one: _image(one, where)),
-        lists=_each(found, "lists", where, lambda one: _list(one, where)),
+        files=checked_each(found, "files", where, lambda one: _file(one, where)),
+        images=checked_each(found, "images", where, lambda one: _image(one, where)),
+        lists=checked_each(found, "lists", where, lambda one: _list(one, where)),
         image_folder=None if folder is None else _folder(folder, f"{where}: image_folder"),
         nodes=_nodes(found, where),
         needs=_needs(found.get("needs", {}), f"{where}: needs"),
@@ -203,7 +202,7 @@ def _releases(item: object, where: str) -> dict[str, str]:
 
 
 def _file(item: object, where: str) -> FileArtifact:
-    found = _mapping(item, _FILE_KEYS, f"{where}: files")
+    found = checked_mapping(item, _FILE_KEYS, f"{where}: files")
     name = _text(found, "name", _NAME, where)
     where = f"{where}: {name}"
     if ("unpack" in found) == ("into" in found):
@@ -242,19 +241,19 @@ def _flavors(found: Mapping[str, Any], where: str) -> tuple[Flavor, ...]:
 
 
 def _image(item: object, where: str) -> ImageArtifact:
-    found = _mapping(item, _IMAGE_KEYS, f"{where}: images")
+    found = checked_mapping(item, _IMAGE_KEYS, f"{where}: images")
     return ImageArtifact(
         _text(found, "release", _NAME, where), _text(found, "reference", _REFERENCE, where)
     )
 
 
 def _list(item: object, where: str) -> ImageList:
-    found = _mapping(item, _LIST_KEYS, f"{where}: lists")
+    found = checked_mapping(item, _LIST_KEYS, f"{where}: lists")
     return ImageList(_text(found, "release", _NAME, where), _text(found, "url", _URL, where))
 
 
 def _needs(item: object, where: str) -> Needs:
-    found = _mapping(item, _NEED_KEYS, where)
+    found = checked_mapping(item, _NEED_KEYS, where)
     for key, names in found.items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ServiceDefinitionError(f"{where}: {key} must be a list of names")
@@ -283,26 +282,6 @@ def _refuse_other_places(template: str, where: str) -> None:
         raise ServiceDefinitionError(f"{where}: {template!r}: {error}") from error
     if any(name not in _IN_PLACE or form or conversion for name, form, conversion in places):
         raise ServiceDefinitionError(f"{where}: {template!r}: only version and arch are filled in")
-
-
-def _mapping(item: object, known: frozenset[str], where: str) -> Mapping[str, Any]:
-    if not isinstance(item, dict):
-        raise ServiceDefinitionError(f"{where}: expected a mapping, found {item!r}")
-    unknown = sorted(str(key) for key in item if key not in known)
-    if unknown:
-        raise ServiceDefinitionError(
-            f"{where}: {', '.join(unknown)} not understood; known are {', '.join(sorted(known))}"
-        )
-    return item
-
-
-def _each(
-    found: Mapping[str, Any], key: str, where: str, parse: Callable[[object], T]
-) -> tuple[T, ...]:
-    items = found.get(key, [])
-    if not isinstance(items, list):
-        raise ServiceDefinitionError(f"{where}: {key} must be a list")
-    return tuple(parse(one) for one in items)
 
 
 def check_image_contents(contents: Mapping[str, ImageContent], charts: Mapping[str, str]) -> None:
