@@ -446,6 +446,7 @@ def test_a_registry_that_is_gone_is_told_for_every_image_and_gone_on_with_later(
 
 
 CHILD = """
+import signal
 import sys
 from pathlib import Path
 from appliance import paths
@@ -456,6 +457,8 @@ from appliance.lock import parse_sources
 from appliance.service import load_services
 from appliance.system import real_system
 from tests.fakes import FakeLog
+# Whoever was started in the background of a script has inherited that interrupts are ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 root, lock, *sources = sys.argv[1:]
 build = Build(Flavor.EE, "amd64", parse_sources(sources))
 services = load_services((paths.packaged_services(),))
