@@ -49,6 +49,11 @@ class NodeKind(Enum):
     WORKER = "worker"
     STORAGE = "storage"
 
+    @property
+    def role(self) -> str:
+        """The role of such a node."""
+        return NodeKind.MASTER.value if self is NodeKind.OPEN_MASTER else self.value
+
 
 class Flavor(Enum):
     """What an image brings along.
@@ -179,6 +184,18 @@ def fill_name(template: str, version: str, arch: str) -> str:
 def find_image_folder(contents: Iterable[ImageContent]) -> PurePosixPath | None:
     """Return the folder below which archives of images are kept, as one of the drop-ins says."""
     return next((one.image_folder for one in contents if one.image_folder), None)
+
+
+def brings_images(content: ImageContent, folder: PurePosixPath | None) -> bool:
+    """Say whether a drop-in has archives in an image that has all of them.
+
+    Args:
+        content: What it needs in the image.
+        folder: Below which archives are kept; None for nowhere.
+    """
+    files = (file.into for file in content.files)
+    is_kept = folder is not None and any(into.is_relative_to(folder) for into in files)
+    return is_kept or bool(content.images) or bool(content.lists)
 
 
 def _nodes(found: Mapping[str, Any], where: str) -> tuple[NodeKind, ...]:

@@ -9,7 +9,7 @@ file. A drop-in that runs inside the cluster is a component.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,13 @@ from appliance.component import COMPONENTS, Component, check_components, parse_c
 from appliance.context import Context
 from appliance.errors import ServiceDefinitionError
 from appliance.imagecontent import FILE as IMAGE_FILE
-from appliance.imagecontent import ImageContent, check_image_contents, parse_image_content
+from appliance.imagecontent import (
+    ImageContent,
+    brings_images,
+    check_image_contents,
+    find_image_folder,
+    parse_image_content,
+)
 from appliance.parameters import Alias, Entry, compile_name
 from appliance.values import TYPES, Rejected
 
@@ -120,6 +126,7 @@ def load_services(folders: Sequence[Path]) -> dict[str, Service]:
             if one.component and one.component.chart
         },
     )
+    _refuse_unread_switches(services)
     return services
 
 
@@ -301,6 +308,37 @@ def _refuse_shared_names(services: Iterable[Service]) -> None:
                 raise ServiceDefinitionError(
                     f"{entry.name}: declared by {owner[entry.name]} and by {service.name}"
                 )
+
+
+def _refuse_unread_switches(services: Mapping[str, Service]) -> None:
+    """Refuse images for nodes that can not tell whether their component is on."""
+    folder = find_image_folder(one.image for one in services.values())
+    for name, service in services.items():
+        if service.component is None or not brings_images(service.image, folder):
+            continue
+        needing = dict.fromkeys(kind.role for kind in service.image.nodes)
+        for place, readers in _readers_of_switch(service.component, services):
+            missing = [role for role in needing if role not in readers]
+            if readers and missing:
+                every = ", ".join(dict.fromkeys((*readers, *missing)))
+                raise ServiceDefinitionError(
+                    f"{name}: {IMAGE_FILE}: its images are for nodes of {', '.join(missing)} too,"
+                    f" which do not read its switch {service.component.switch}: write roles:"
+                    f" [{every}] in {place}, or name the nodes that have its pods under nodes"
+                )
+
+
+def _readers_of_switch(
+    component: Component, services: Mapping[str, Service]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield where it is said which roles read the switch, with those roles; empty for all."""
+    if component.switch is None:
+        return
+    owner = services[component.switch.service]
+    yield f"the service.yaml of {owner.name}", owner.roles
+    for entry in owner.entries:
+        if entry.field == component.switch.name:
+            yield f"the parameters.yaml of {owner.name} at {entry.name}", entry.roles
 
 
 def all_names(services: Iterable[Service]) -> list[str]:

@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 
 from appliance import paths
 from appliance.errors import FileError, NotText
-from appliance.imagecontent import ImageContent, NodeKind, find_image_folder
+from appliance.imagecontent import NodeKind, brings_images, find_image_folder
 from appliance.linkactions import LinkFiles, StartFile
 from appliance.plan import Action
 from appliance.service import Service
@@ -116,13 +116,6 @@ def image_store(services: Mapping[str, Service], charts: Sequence[str] = ()) -> 
     folder = find_image_folder(one.image for one in services.values())
     names = tuple(name for name, one in services.items() if brings_images(one.image, folder))
     return ImageStore(folder, names, tuple(charts))
-
-
-def brings_images(image: ImageContent, folder: PurePosixPath | None) -> bool:
-    """Say whether a drop-in has archives in an image that has all of them."""
-    files = (file.into for file in image.files)
-    is_kept = folder is not None and any(into.is_relative_to(folder) for into in files)
-    return is_kept or bool(image.images) or bool(image.lists)
 
 
 def kinds_of_node(role: str, *, is_tainted: bool) -> frozenset[NodeKind]:

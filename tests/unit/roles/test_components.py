@@ -25,6 +25,7 @@ from roles.common.components import (
     join_ranges,
     plan_components,
 )
+from roles.common.supplies import Supplies
 from tests.contexts import SERVICES
 from tests.manifests.__main__ import OWN, main
 from tests.manifests.judge import judge, load_schemas
@@ -574,6 +575,53 @@ def test_a_component_that_is_described_wrongly_is_refused_with_its_place(
     with pytest.raises(ServiceDefinitionError, match="hello") as caught:
         dropped_in(tmp_path, **{"service.yaml": described})
     assert said in str(caught.value)
+
+
+IMAGES = "images: [{release: hello, reference: 'quay.io/example/hello:{version}'}]\n"
+EVERYWHERE = HELLO["service.yaml"].replace("[master]", "[master, worker, storage]")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "worker, storage too.* roles: \\[master, worker, storage\\] in the service.yaml of"),
+        ({"image.yaml": f"{IMAGES}nodes: [open-master, worker]\n"}, "nodes of worker too"),
+        (
+            {
+                "service.yaml": EVERYWHERE,
+                "parameters.yaml": HELLO["parameters.yaml"].replace(
+                    "description: On.", "roles: [master], description: On."
+                ),
+            },
+            "in the parameters.yaml of hello at ONEAPP_K8S_HELLO_ENABLED",
+        ),
+    ],
+)
+def test_images_for_nodes_that_do_not_read_the_switch_are_refused(
+    tmp_path: Path, changes: Mapping[str, str], said: str
+) -> None:
+    with pytest.raises(ServiceDefinitionError, match=said) as caught:
+        dropped_in(tmp_path, **{"image.yaml": IMAGES, **changes})
+    assert str(caught.value).startswith("hello: image.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "needed_while_on"),
+    [
+        ({"image.yaml": IMAGES, "service.yaml": EVERYWHERE}, True),
+        ({"image.yaml": IMAGES, "service.yaml": EVERYWHERE.replace("roles:", "# ")}, True),
+        ({"image.yaml": f"{IMAGES}nodes: [master]\n"}, False),
+        ({"image.yaml": "needs: {programs: [hello]}\n"}, False),
+    ],
+)
+def test_images_of_an_added_component_keep_no_worker_from_joining(
+    tmp_path: Path, changes: Mapping[str, str], needed_while_on: bool
+) -> None:
+    services = dropped_in(tmp_path, **changes)
+    for switch, is_needed in (("NO", False), ("YES", needed_while_on)):
+        context = Context({**NODE, f"{K8S}HELLO_ENABLED": switch}, "test")
+        needed = Supplies(decide("worker", context, services).params, services, "worker").needed
+        assert ("hello" in needed) is is_needed, switch
 
 
 def test_a_component_without_a_switch_is_always_on(tmp_path: Path) -> None:
