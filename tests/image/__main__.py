@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.lab.basics import REPOSITORY, LabError, inside_box
+from tests.lab.basics import REPOSITORY, LabError, inside_box, without_dashes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     # Imported late: each verb needs only its own part.
     if options.verb == "run":
-        return _run_inside(_without_dashes(options.command))
+        return _run_inside(without_dashes(options.command))
     if options.verb == "boot" and inside_box():
         from tests.image.boot import main as boot
 
@@ -48,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.verb == "test":
         pytest = [sys.executable, "-m", "pytest", "-m", "image or lab", "-p", "no:cacheprovider"]
         folder = str(Path(__file__).parent.relative_to(REPOSITORY))
-        return run_in_box([*pytest, folder, *_without_dashes(options.arguments)], image)
+        return run_in_box([*pytest, folder, *without_dashes(options.arguments)], image)
     if options.verb == "boot":
         flags = ["--hold"] if options.hold else []
         return run_in_box([sys.executable, "-m", "tests.image", "boot", *flags], image)
@@ -70,10 +70,6 @@ def _run_inside(command: list[str]) -> int:
     sys.stdout.write(done.stdout)
     sys.stderr.write(done.stderr)
     return done.status
-
-
-def _without_dashes(command: list[str]) -> list[str]:
-    return command[1:] if command[:1] == ["--"] else command
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.lab.basics import LabError
+from tests.lab.basics import LabError, inside_box, without_dashes
 
 ROLES = ("vnf", "master", "worker", "storage")
 
@@ -59,18 +58,18 @@ def _run(options: argparse.Namespace) -> int:
         from tests.lab.box import run_in_box
 
         image = bake() if options.bake else None
-        return run_in_box(_without_dashes(options.command), image)
+        return run_in_box(without_dashes(options.command), image)
     if options.verb == "test":
         from tests.lab.sidebyside import run_lab_tests
 
-        return run_lab_tests(_without_dashes(options.arguments))
+        return run_lab_tests(without_dashes(options.arguments))
     if options.verb == "shell":
         from tests.lab.box import run_in_node
 
-        return run_in_node(options.node, _without_dashes(options.command) or ["bash", "-l"])
+        return run_in_node(options.node, without_dashes(options.command) or ["bash", "-l"])
     if options.verb == "scale":
         return _scale(options.role, options.cardinality)
-    if os.environ.get("ONEKE_LAB_BOX") == "1":
+    if inside_box():
         from tests.lab import demo
 
         return demo.main(once=options.once, **_read_roles(options.roles))
@@ -112,10 +111,6 @@ def _read_roles(text: str) -> dict[str, int]:
     if len(numbers) != len(ROLES) or not all(number.isdigit() for number in numbers):
         raise LabError(f"--roles {text}: expected four numbers with commas between, as 2,3,2,1")
     return dict(zip(ROLES, map(int, numbers), strict=True))
-
-
-def _without_dashes(command: list[str]) -> list[str]:
-    return command[1:] if command[:1] == ["--"] else command
 
 
 if __name__ == "__main__":

@@ -129,6 +129,11 @@ def inside_box() -> bool:
     return os.environ.get("ONEKE_LAB_BOX") == "1"
 
 
+def without_dashes(command: list[str]) -> list[str]:
+    """Return what stands behind the `--` of a command line; all of it where there is none."""
+    return command[1:] if command[:1] == ["--"] else command
+
+
 def _text(output: str | bytes | None) -> str:
     if output is None:
         return ""
