@@ -24,6 +24,8 @@ if [[ $(dpkg --print-architecture) == arm64 ]]; then
     serial=ttyAMA0
 fi
 readonly SETTINGS=/etc/default/grub.d/90-oneke.cfg
+# Written down before, and removed after: an update that was cut or failed is made by the next run.
+readonly PENDING=${SETTINGS%.cfg}.pending
 fresh=$(
     cat <<GRUB
 GRUB_CMDLINE_LINUX="net.ifnames=0 biosdevname=0"
@@ -31,9 +33,11 @@ GRUB_CMDLINE_LINUX_DEFAULT="console=$serial console=tty0"
 GRUB_TIMEOUT=1
 GRUB
 )
-if [[ $(cat "$SETTINGS" 2>/dev/null) != "$fresh" ]]; then
+if [[ -e $PENDING || $(cat "$SETTINGS" 2>/dev/null) != "$fresh" ]]; then
     install -d -m 0755 "${SETTINGS%/*}"
+    : > "$PENDING"
     printf '%s\n' "$fresh" > "$SETTINGS"
     chmod 0644 "$SETTINGS"
     update-grub
+    rm "$PENDING"
 fi

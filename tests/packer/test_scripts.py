@@ -230,6 +230,26 @@ def test_the_boot_line_is_set_where_there_is_a_boot_loader(root: Root) -> None:
     )
 
 
+@pytest.mark.parametrize("end", ["exit 1", "kill -KILL $PPID"])
+def test_a_boot_line_that_was_not_set_to_its_end_is_set_by_the_next_run(
+    root: Root, end: str
+) -> None:
+    script = f"""set -euo pipefail
+        printf '#!/bin/sh\necho updated\n[ -e /tmp/again ] || {{ : > /tmp/again; {end}; }}\n' \
+            > /usr/sbin/update-grub
+        chmod 0755 /usr/sbin/update-grub
+        ! (bash /run/oneke-build/scripts/35-kernel.sh; exit $?) > /tmp/first 2>&1
+        grep updated /tmp/first
+        for run in second third; do
+            echo "$run"
+            bash /run/oneke-build/scripts/35-kernel.sh
+        done
+        ls /etc/default/grub.d | grep oneke
+    """
+    said = root.run(script, files=[SCRIPTS]).split()
+    assert said == ["updated", "second", "updated", "third", "90-oneke.cfg"]
+
+
 def test_nothing_in_the_image_tells_one_vm_from_another(root: Root) -> None:
     script = r"""set -euo pipefail
         wc --bytes < /etc/machine-id
