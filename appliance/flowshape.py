@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from appliance.errors import ServiceDefinitionError
+from appliance.shape import check_keys, checked_each, checked_mapping, checked_texts
 
 _KEYS = frozenset({"inputs", "fixed", "kubernetes", "networks", "roles", "order"})
 _INPUT_KEYS = frozenset({"name", "value", "description"})
@@ -19,7 +20,6 @@ _WORDS: Mapping[type, str] = {
     bool: "true or false",
     dict: "a mapping",
     int: "a whole number",
-    list: "a list",
     str: "a text",
 }
 _ROLE_KEYS = frozenset(
@@ -97,26 +97,23 @@ def parse_flow(document: Mapping[str, Any], where: str) -> Flow:
     Raises:
         ServiceDefinitionError: It is not well formed.
     """
-    _refuse_unknown(document, _KEYS, where)
-    offers = tuple(_offer(item, where) for item in _take(document, "inputs", list, [], where))
+    check_keys(document, _KEYS, where)
+    offers = checked_each(document, "inputs", where, lambda one: _offer(one, f"{where}: inputs"))
     fixed = _texts(document, "fixed", where)
     shape = _shape(document, where) if "roles" in document else None
     return Flow(offers, fixed, shape)
 
 
 def _offer(item: object, where: str) -> Offer:
-    values = _mapping(item, f"{where}: inputs")
-    _refuse_unknown(values, _INPUT_KEYS, f"{where}: inputs")
+    values = checked_mapping(item, _INPUT_KEYS, where)
     if not all(isinstance(value, str) for value in values.values()) or "name" not in values:
-        raise ServiceDefinitionError(f"{where}: inputs: expected a name and texts, found {item!r}")
+        raise ServiceDefinitionError(f"{where}: expected a name and texts, found {item!r}")
     return Offer(values["name"], values.get("value"), values.get("description"))
 
 
 def _shape(document: Mapping[str, Any], where: str) -> Shape:
     networks = _texts(document, "networks", where)
-    roles = tuple(
-        _role(item, networks, where) for item in _take(document, "roles", list, [], where)
-    )
+    roles = checked_each(document, "roles", where, lambda one: _role(one, networks, where))
     known = [role.name for role in roles]
     for role in roles:
         for parent in role.parents:
@@ -128,15 +125,14 @@ def _shape(document: Mapping[str, Any], where: str) -> Shape:
         _take(document, "kubernetes", str, None, where),
         networks,
         roles,
-        _names(document, "order", where),
+        checked_texts(document, "order", where),
     )
 
 
 def _role(item: object, networks: Mapping[str, str], where: str) -> RoleShape:
-    values = _mapping(item, f"{where}: roles")
+    values = checked_mapping(item, _ROLE_KEYS, f"{where}: roles")
     where = f"{where}: role {values.get('name')}"
-    _refuse_unknown(values, _ROLE_KEYS, where)
-    own = _names(values, "networks", where)
+    own = checked_texts(values, "networks", where)
     if strangers := sorted(set(own) - set(networks)):
         raise ServiceDefinitionError(
             f"{where}: {', '.join(strangers)} is no network of the service"
@@ -147,7 +143,7 @@ def _role(item: object, networks: Mapping[str, str], where: str) -> RoleShape:
         cpu=_take(values, "cpu", int, None, where),
         vcpu=_take(values, "vcpu", int, None, where),
         memory_mb=_take(values, "memory_mb", int, None, where),
-        parents=_names(values, "parents", where),
+        parents=checked_texts(values, "parents", where),
         attributes=_texts(values, "attributes", where),
         cardinality=_take(values, "cardinality", int, 1, where),
         min_vms=_take(values, "min_vms", int, None, where) if "min_vms" in values else None,
@@ -162,28 +158,8 @@ def _take(values: Mapping[str, Any], key: str, kind: type, default: Any, where: 
     return value
 
 
-def _names(values: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
-    found = _take(values, key, list, [], where)
-    if not all(isinstance(name, str) for name in found):
-        raise ServiceDefinitionError(f"{where}: {key}: expected a list of names")
-    return tuple(found)
-
-
 def _texts(values: Mapping[str, Any], key: str, where: str) -> Mapping[str, str]:
     found = _take(values, key, dict, {}, where)
     if not all(isinstance(one, str) for pair in found.items() for one in pair):
         raise ServiceDefinitionError(f"{where}: {key}: expected texts by name")
     return dict(found)
-
-
-def _mapping(item: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(item, dict):
-        raise ServiceDefinitionError(f"{where}: expected a mapping, found {item!r}")
-    return item
-
-
-def _refuse_unknown(values: Mapping[str, Any], known: frozenset[str], where: str) -> None:
-    if unknown := sorted(str(key) for key in values if key not in known):
-        raise ServiceDefinitionError(
-            f"{where}: {', '.join(unknown)} not understood; known are {', '.join(sorted(known))}"
-        )

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 from appliance.errors import ServiceDefinitionError
-from appliance.shape import checked_each, checked_mapping
+from appliance.shape import checked_each, checked_mapping, checked_texts
 
 FILE = "image.yaml"
 ARCHES = ("amd64", "arm64")
@@ -271,10 +271,7 @@ def _list(item: object, where: str) -> ImageList:
 
 def _needs(item: object, where: str) -> Needs:
     found = checked_mapping(item, _NEED_KEYS, where)
-    for key, names in found.items():
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ServiceDefinitionError(f"{where}: {key} must be a list of names")
-    return Needs(**{key: tuple(names) for key, names in found.items()})
+    return Needs(**{key: checked_texts(found, key, where) for key in found})
 
 
 def _folder(item: object, where: str) -> PurePosixPath:

@@ -28,6 +28,7 @@ from appliance.imagecontent import (
     parse_image_content,
 )
 from appliance.parameters import Alias, Entry, compile_name
+from appliance.shape import check_keys, checked_each, checked_mapping, checked_text, checked_texts
 from appliance.values import TYPES, Rejected
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -35,6 +36,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # YAML key -> attribute of Entry, where the two differ.
 _RENAMED = {"min": "minimum", "max": "maximum"}
 _ENTRY_KEYS = frozenset(Entry.__dataclass_fields__) - {"minimum", "maximum"} | {"min", "max"}
+_REQUIRED_KEYS = ("field", "type", "description", "example")
 _ALIAS_KEYS = frozenset({"name", "with", "unless_true", "unless_any", "transform"})
 _SERVICE_KEYS = frozenset({"summary", "roles", "legacy_marks", "component"})
 _MARK_KEYS = frozenset({"key", "without", "roles"})
@@ -137,35 +139,39 @@ def _load_service(name: str, folders: Sequence[Path]) -> Service:
     service_path = find_first(own, "service.yaml")
     if service_path is None:
         raise ServiceDefinitionError(f"{own[0]}: has no service.yaml")
+    where = str(service_path)
     described = read_mapping(service_path)
-    _refuse_unknown(described, _SERVICE_KEYS, str(service_path))
-    parameters_path = find_first(own, "parameters.yaml")
-    entries: tuple[Entry, ...] = ()
-    if parameters_path is not None:
-        document = read_mapping(parameters_path)
-        _refuse_unknown(document, _PARAMETERS_KEYS, str(parameters_path))
-        listed = _list(document, "parameters", str(parameters_path))
-        entries = tuple(_entry(item, parameters_path) for item in listed)
-        _refuse_repeated(entries, parameters_path)
-    listed = _list(described, "legacy_marks", str(service_path))
-    marks = tuple(_mark(item, f"{service_path}: legacy_marks") for item in listed)
-    roles = _texts(described, "roles", str(service_path))
+    check_keys(described, _SERVICE_KEYS, where)
+    marks = checked_each(
+        described, "legacy_marks", where, lambda one: _mark(one, f"{where}: legacy_marks")
+    )
+    roles = checked_texts(described, "roles", where)
     component = None
     if "component" in described:
-        component = parse_component(name, described["component"], f"{service_path}: component")
+        component = parse_component(name, described["component"], f"{where}: component")
     image_path = find_first(own, IMAGE_FILE)
     image = ImageContent()
     if image_path is not None:
         image = parse_image_content(read_mapping(image_path), str(image_path))
     summary = str(described.get("summary", ""))
-    return Service(name, summary, roles, entries, marks, own, component, image)
+    return Service(name, summary, roles, _load_entries(own), marks, own, component, image)
+
+
+def _load_entries(folders: Sequence[Path]) -> tuple[Entry, ...]:
+    path = find_first(folders, "parameters.yaml")
+    if path is None:
+        return ()
+    document = read_mapping(path)
+    check_keys(document, _PARAMETERS_KEYS, str(path))
+    entries = checked_each(document, "parameters", str(path), lambda one: _entry(one, path))
+    _refuse_repeated(entries, path)
+    return entries
 
 
 def _mark(item: object, where: str) -> LegacyMark:
-    if not isinstance(item, dict) or not isinstance(item.get("key"), str):
-        raise ServiceDefinitionError(f"{where}: expected entries with a key, found {item!r}")
-    _refuse_unknown(item, _MARK_KEYS, where)
-    return LegacyMark(item["key"], item.get("without"), _texts(item, "roles", where))
+    found = checked_mapping(item, _MARK_KEYS, where)
+    roles = checked_texts(found, "roles", where)
+    return LegacyMark(checked_text(found, "key", where), found.get("without"), roles)
 
 
 def find_first(folders: Iterable[Path], name: str) -> Path | None:
@@ -192,16 +198,16 @@ def _entry(item: object, path: Path) -> Entry:
     if not isinstance(item, dict) or not isinstance(item.get("name"), str):
         raise ServiceDefinitionError(f"{path}: expected entries with a name, found {item!r}")
     where = f"{path}: {item['name']}"
-    _refuse_unknown(item, _ENTRY_KEYS, where)
+    check_keys(item, _ENTRY_KEYS, where)
+    lacking = [key for key in _REQUIRED_KEYS if item.get(key) in (None, "")]
+    if lacking:
+        raise ServiceDefinitionError(f"{where}: lacks {', '.join(lacking)}")
     arguments = {_RENAMED.get(str(key), str(key)): value for key, value in item.items()}
-    arguments["aliases"] = tuple(_alias(one, where) for one in _list(item, "aliases", where))
+    arguments["aliases"] = checked_each(item, "aliases", where, lambda one: _alias(one, where))
     for key in _LIST_KEYS:
-        arguments[key] = _texts(item, key, where)
+        arguments[key] = checked_texts(item, key, where)
     _check_kinds(item, where)
-    try:
-        entry = Entry(**arguments)
-    except TypeError as error:
-        raise ServiceDefinitionError(f"{where}: {error}") from error
+    entry = Entry(**arguments)
     _check_entry(entry, where)
     return entry
 
@@ -221,20 +227,6 @@ def _check_kinds(item: Mapping[str, Any], where: str) -> None:
             raise ServiceDefinitionError(f"{where}: {key} must be {kind}")
 
 
-def _list(item: Mapping[str, Any], key: str, where: str) -> list[Any]:
-    value = item.get(key, [])
-    if not isinstance(value, list):
-        raise ServiceDefinitionError(f"{where}: {key} must be a list")
-    return value
-
-
-def _texts(item: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
-    values = _list(item, key, where)
-    if not all(isinstance(value, str) for value in values):
-        raise ServiceDefinitionError(f"{where}: {key} must be a list of texts")
-    return tuple(values)
-
-
 def _alias(item: object, where: str) -> Alias:
     if isinstance(item, str):
         return Alias(item)
@@ -242,7 +234,7 @@ def _alias(item: object, where: str) -> Alias:
         raise ServiceDefinitionError(
             f"{where}: an alias is a name or a mapping with a name, found {item!r}"
         )
-    _refuse_unknown(item, _ALIAS_KEYS, where)
+    check_keys(item, _ALIAS_KEYS, where)
     if item.get("transform") not in _TRANSFORMS:
         raise ServiceDefinitionError(f"{where}: transform {item['transform']!r} is not understood")
     return Alias(
@@ -290,14 +282,6 @@ def _refuse_repeated(entries: Iterable[Entry], path: Path) -> None:
             raise ServiceDefinitionError(
                 f"{path}: {entry.name}: field {entry.field} is that of {first} already"
             )
-
-
-def _refuse_unknown(found: Mapping[str, object], known: frozenset[str], where: str) -> None:
-    unknown = sorted(str(key) for key in found if key not in known)
-    if unknown:
-        raise ServiceDefinitionError(
-            f"{where}: {', '.join(unknown)} not understood; known are {', '.join(sorted(known))}"
-        )
 
 
 def _refuse_shared_names(services: Iterable[Service]) -> None:

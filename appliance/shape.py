@@ -23,12 +23,21 @@ def checked_mapping(item: object, known: frozenset[str], where: str) -> Mapping[
     """
     if not isinstance(item, dict):
         raise ServiceDefinitionError(f"{where}: expected a mapping, found {item!r}")
-    unknown = sorted(str(key) for key in item if key not in known)
+    check_keys(item, known, where)
+    return item
+
+
+def check_keys(found: Mapping[str, object], known: frozenset[str], where: str) -> None:
+    """Check that a mapping has no other keys than the known ones.
+
+    Raises:
+        ServiceDefinitionError: It has others.
+    """
+    unknown = sorted(str(key) for key in found if key not in known)
     if unknown:
         raise ServiceDefinitionError(
             f"{where}: {', '.join(unknown)} not understood; known are {', '.join(sorted(known))}"
         )
-    return item
 
 
 def checked_text(found: Mapping[str, Any], key: str, where: str) -> str:
@@ -55,3 +64,18 @@ def checked_each(
     if not isinstance(items, list):
         raise ServiceDefinitionError(f"{where}: {key} must be a list")
     return tuple(parse(one) for one in items)
+
+
+def checked_texts(found: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    """Return the list of texts under a key; none where there is no such key.
+
+    Raises:
+        ServiceDefinitionError: It is no list, or holds something else.
+    """
+
+    def checked(one: object) -> str:
+        if not isinstance(one, str):
+            raise ServiceDefinitionError(f"{where}: {key} must be a list of texts")
+        return one
+
+    return checked_each(found, key, where, checked)

@@ -80,7 +80,8 @@ def test_a_plus_in_a_version_is_quoted_in_an_address_only() -> None:
         ({"nodes": ["gateway"]}, "nodes must be a list of master, open-master, worker, storage"),
         ({"nodes": []}, "nodes must be a list of"),
         ({"nodes": 1}, "nodes must be a list of"),
-        ({"needs": {"programs": "tool"}}, "programs must be a list of names"),
+        ({"needs": {"programs": "tool"}}, "programs must be a list"),
+        ({"needs": {"programs": [1]}}, "programs must be a list of texts"),
         ({"needs": {"program": []}}, "program not understood"),
     ],
 )

@@ -112,7 +112,7 @@ def test_a_context_holds_what_acts_on_the_role_and_what_is_fixed(tmp_path: Path)
         ({"first": "inputs: [{name: ONEAPP_COUNT, value: '10'}]"}, "ONEAPP_COUNT=10: "),
         ({"first": "inputs: [{name: ONEAPP_COUNT, value: 3}]"}, "expected a name and texts"),
         ({"first": "inputs: [{value: '3'}]"}, "expected a name and texts"),
-        ({"first": "inputs: ONEAPP_COUNT"}, "inputs: expected a list"),
+        ({"first": "inputs: ONEAPP_COUNT"}, "inputs must be a list"),
         ({"first": "inputs: [{name: ONEAPP_COUNT, default: '3'}]"}, "default not understood"),
         ({"first": "asks: []"}, "asks not understood"),
         ({"second": "fixed: {ONEAPP_SWITCH: true}"}, "fixed: expected texts by name"),
@@ -130,7 +130,10 @@ def test_a_context_holds_what_acts_on_the_role_and_what_is_fixed(tmp_path: Path)
         ),
         ({"shape": SHAPE.replace("min_vms: 1", "min_vms: true")}, "min_vms: expected a whole"),
         ({"shape": SHAPE.replace("cpu: 1", "cpus: 1")}, "cpus"),
+        ({"shape": SHAPE.replace("parents: [one]", "parents: one")}, "parents must be a list"),
+        ({"shape": SHAPE.replace("parents: [one]", "parents: [1]")}, "parents must be a list of t"),
         ({"shape": "roles: [one]"}, "roles: expected a mapping"),
+        ({"shape": "roles: {one: 1}"}, "roles must be a list"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, said: dict[str, str], complaint: str) -> None:

@@ -66,10 +66,14 @@ def changed(old: str, new: str) -> str:
 
 ENTRY_ERRORS = [
     (changed("type: integer", "type: number"), "type number: expected one of .*integer"),
-    (changed("    type: integer\n", ""), "type"),
+    (changed("    type: integer\n", ""), "A_PORT: lacks type"),
+    (changed("    example: '2'\n", ""), "A_PORT: lacks example"),
+    (changed("example: '2'", "example: ''"), "A_PORT: lacks example"),
+    (changed("example: '2'", "example: 0"), "example must be a quoted text"),
     (changed("field: port", "field: Port"), "field 'Port'"),
     (changed("field: port", "field: po-rt"), "field 'po-rt'"),
-    (changed("field: port", "field: 3"), "field"),
+    (changed("field: port", "field: 3"), "field must be a quoted text"),
+    (changed("field: port", "field:"), "A_PORT: lacks field"),
     (changed("min: 1", "mini: 1"), "mini not understood; known are"),
     (changed("min: 1", "min: one"), "min"),
     (changed("min: 1", "minimum: 1"), "minimum not understood"),
@@ -89,7 +93,7 @@ ENTRY_ERRORS = [
     (changed("unless_true: X", "transform: backwards"), "transform"),
     (changed("type: integer", "type: text\n    pattern: '['"), "pattern '\\['"),
     (changed("    min: 1\n", "    5: 1\n"), "5 not understood"),
-    (changed("    description: A port.\n", ""), "description"),
+    (changed("    description: A port.\n    example: '2'\n", ""), "lacks description, example"),
     (f"{GOOD}{ENTRY}", "declared twice"),
     (f"{GOOD}{ENTRY.replace('ONEAPP_A_PORT', 'ONEAPP_B')}", "field port"),
 ]  # fmt: skip
