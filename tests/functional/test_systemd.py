@@ -32,11 +32,12 @@ NAMES = sorted(path.name for path in UNITS.iterdir() if path.is_file() and path.
 # Daemons of the distribution, of which ours say more in drop-ins.
 DAEMONS = sorted(path.name.removesuffix(".d") for path in UNITS.glob("*.service.d"))
 SERVICES = [name for name in NAMES if name.endswith(".service")]
-# Daemons, and what only sends one message, are shut in. The others set up the machine, as root.
+# All but the one that sets up the machine, as root, are shut in.
 MOST_EXPOSURE: Mapping[str, float] = {
     "oneke-backends.service": 2.2,
     "oneke-context.service": 1.3,
     "oneke-leave.service": 2.5,
+    "oneke-ssh-host-keys.service": 1.3,
     # As Debian has them: 9.6 each.
     "haproxy.service": 3.9,
     "keepalived.service": 3.5,

@@ -61,6 +61,18 @@ def test_systemd_has_nothing_to_say_about_the_units_of_the_image(silent: Node) -
     assert (done.stderr, done.returncode) == ("", 0)
 
 
+def test_a_host_key_that_a_power_cut_left_empty_is_made_anew_and_no_other(silent: Node) -> None:
+    key, other = "/etc/ssh/ssh_host_ed25519_key", "/etc/ssh/ssh_host_rsa_key.pub"
+    before = silent.read(other)
+    silent.write(key, "")
+    silent.run(["systemctl", "restart", "oneke-ssh-host-keys.service"])
+    made = silent.run(["ssh-keygen", "-y", "-f", key]).stdout
+    assert made.split()[:2] == silent.read(f"{key}.pub").split()[:2]
+    modes = silent.run(["stat", "--format", "%a", key, f"{key}.pub"]).stdout.split()
+    assert modes == ["600", "644"]
+    assert silent.read(other) == before != ""
+
+
 def test_presets_applied_anew_change_nothing(silent: Node) -> None:
     listing = ["systemctl", "list-unit-files", "--no-legend", "--plain", "--state=enabled"]
     before = silent.run(listing).stdout
