@@ -1,5 +1,7 @@
-"""The edge: the only package that touches processes, sockets, sleep and real files.
+"""The edge: the only package that touches processes, sockets, sleep and the machine's files.
 
+What the agent itself is made of is no such file: `service.py` reads drop-ins, `render.py` their
+templates, `install.py` the lock, and none of them writes.
 Everyone else is handed a `System`, one frozen set of small protocols, and can be handed a fake one.
 """
 
