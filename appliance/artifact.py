@@ -133,9 +133,6 @@ class FetchArchive:
         """Fetch, unpack, remember."""
         kept = _fetch(system, self.url, self.sha256)
         files = system.bulk.unpack(kept, self.into, dict(self.picked))
-        for path in recorded_files(system, self.label):
-            if path not in files:
-                system.files.remove(path)
         _write_record(system, self.label, self._pin, files)
         system.files.remove(kept)
 
@@ -222,6 +219,10 @@ def record_path(label: str) -> PurePosixPath:
 
 
 def _write_record(system: System, label: str, pin: str, files: Mapping[PurePosixPath, str]) -> None:
+    """Remember what is in place, when what was before and is of it no more is removed."""
+    for path in recorded_files(system, label):
+        if path not in files:
+            system.files.remove(path)
     document = {"pin": pin, "files": {str(path): files[path] for path in sorted(files)}}
     system.files.write(record_path(label), json.dumps(document, indent=1) + "\n", mode=0o600)
 

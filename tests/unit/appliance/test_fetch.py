@@ -272,6 +272,19 @@ def test_what_an_older_archive_held_and_a_newer_does_not_is_removed(world: World
     assert world.files.read(PurePosixPath("/usr/local/README")) is None
 
 
+def test_an_image_that_another_drop_in_has_now_is_where_that_keeps_it_only(world: World) -> None:
+    ForgetOthers(FETCHES).apply(world.system)
+    ALL.apply(world.system)
+    image = FETCHES[2]
+    assert isinstance(image, FetchImage)
+    elsewhere = replace(image, path=TAR.parent / "other" / TAR.name)
+    fetches = (*FETCHES[:2], elsewhere)
+    ForgetOthers(fetches).apply(world.system)
+    FetchAll(fetches).apply(world.system)
+    assert [path for path in world.files.kept if path.name == TAR.name] == [elsewhere.path]
+    assert FetchAll(fetches).check(world.system, frozenset()) is None
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"files": 1}', b"\xff"])
 def test_a_damaged_memory_of_what_is_there_is_made_anew(world: World, text: str | bytes) -> None:
     action = ForgetOthers(FETCHES)
