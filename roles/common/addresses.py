@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-from appliance.system.network import Link
-from appliance.system.onegate import VmNic
 from appliance.values import AddressWithPrefix, InterfaceItem, Placeholder
 from roles.common.opennebula import OpenNebulaParams
 
@@ -240,22 +238,3 @@ def missing_links(selection: Selection, book: AddressBook) -> tuple[str, ...]:
     """Return the interfaces that a list names and the context does not have."""
     known = {nic.name for nic in book.nics}
     return tuple(dict.fromkeys(m.link for m in selection.mentions if m.link not in known))
-
-
-def configured_addresses(nics: Iterable[VmNic], links: Iterable[Link]) -> tuple[IPv4Address, ...]:
-    """Return the VM's own addresses that are really configured, in the order of its NICs.
-
-    A NIC is found by its hardware address; virtual addresses on the same link are not its own.
-    """
-    by_mac: dict[str, list[Link]] = {}
-    for link in links:
-        if link.mac and link.name != "lo":
-            by_mac.setdefault(link.mac.lower(), []).append(link)
-    found = [
-        own.ip
-        for nic in nics
-        for link in by_mac.get(nic.mac.lower(), ())
-        for own in link.addresses
-        if str(own.ip) == nic.ip
-    ]
-    return tuple(dict.fromkeys(found))

@@ -16,27 +16,14 @@ from typing import Any
 
 from appliance.context import Context, parse_one_env
 from appliance.decision import parse_for_role, with_service
-from appliance.errors import (
-    OneGateError,
-    OneGateUnavailable,
-    OnekeError,
-    ParameterProblems,
-    Problem,
-)
+from appliance.errors import OneGateError, OnekeError, ParameterProblems, Problem
 from appliance.identity import Identity
 from appliance.parameters import Entry, build_view
 from appliance.paths import packaged_services
 from appliance.registry import make_role
 from appliance.service import Service, load_services
-from appliance.system.network import parse_links
-from appliance.system.onegate import parse_vm
 from appliance.values import Rejected, parse_interface_list
-from roles.common.addresses import (
-    AddressBook,
-    build_address_book,
-    configured_addresses,
-    select_interfaces,
-)
+from roles.common.addresses import AddressBook, build_address_book, select_interfaces
 from roles.vnf.backends import (
     Registrations,
     merge,
@@ -59,6 +46,7 @@ from tests.conformance.components import decide_cilium, decide_metallb
 from tests.conformance.documents import leases_of, service_id_of, service_of
 from tests.conformance.electing import decide_detect_node
 from tests.conformance.nodenetwork import decide_node_network
+from tests.conformance.ownaddresses import decide_external_ipv4s
 from tests.conformance.vectors import Inputs
 
 _ROLE = "vnf"
@@ -269,18 +257,6 @@ def decide_router4(inputs: Inputs) -> dict[str, Any]:
 def decide_one_env(inputs: Inputs) -> dict[str, Any]:
     """Read a file of the contextualization packages."""
     return {"env": parse_one_env(str(inputs.call.get("text") or ""))}
-
-
-def decide_external_ipv4s(inputs: Inputs) -> dict[str, Any]:
-    """Tell the VM's own addresses that are really configured."""
-    document = inputs.onegate.get("vm")
-    if not document:
-        raise OneGateUnavailable("no answer about this VM")
-    links = parse_links(inputs.call.get("ip_addr") or [])
-    found = configured_addresses(parse_vm(document).nics, links)
-    if not found:
-        raise OnekeError("no own address is configured")
-    return {"ipv4s": [str(address) for address in found]}
 
 
 def same_text(value: object) -> str:

@@ -21,7 +21,6 @@ from appliance.paths import packaged_services
 from appliance.service import Service, load_services
 from appliance.system.network import parse_links
 from appliance.system.onegate import parse_vm
-from roles.common.addresses import configured_addresses
 from roles.common.clusterstate import AGENT_TOKEN, SERVER_TOKEN
 from roles.common.election import MASTER_KEY, TOKEN_KEY
 from roles.common.endpoints import (
@@ -55,6 +54,7 @@ from roles.common.rke2params import (
     Rke2Params,
     VipParams,
 )
+from tests.conformance.ownaddresses import configured_addresses
 from tests.conformance.vectors import Inputs
 
 _ROLES = {
