@@ -46,6 +46,7 @@ _EVERY_S = 0.5
 
 BALANCERS, PODS, NODE = "balancers", "pods", "node"
 KEPT, WITHDRAWN, MOVED, LEFT, REMOVED = "kept", "withdrawn", "moved", "left", "removed"
+_UNDONE = (KEPT, LEFT)
 TO_WITHDRAW, TO_MOVE, TO_REMOVE = "to withdraw", "to move", "to remove"
 
 
@@ -85,14 +86,14 @@ class Leaving:
             said = f"this VM is not being removed (LCM_STATE {own.lcm_state})"
             return _only(BALANCERS, KEPT, said)
         values = self._values_to_withdraw(own)
-        if values and not dry_run:
-            retry("withdrawing", lambda: onegate.update(values), deadline, log=self.log)
+        refusal = "" if dry_run else self._withdraw(onegate, values, deadline)
         noticed = whole.share(NOTICED_S if values else 0)
+        balancers = self._about_balancers(refusal, dry_run=dry_run)
         lines = [
-            self._about_balancers(dry_run=dry_run),
-            *self._leave_cluster(onegate, whole, noticed, dry_run=dry_run),
+            balancers,
+            *self._leave_cluster(onegate, whole, noticed, balancers, dry_run=dry_run),
         ]
-        undone = [line for line in lines if line.verdict in (LEFT, KEPT)]
+        undone = [line for line in lines if line.verdict in _UNDONE]
         return TaskResult(
             tuple(lines), "; ".join(f"{line.subject}: {line.reason}" for line in undone)
         )
@@ -104,14 +105,34 @@ class Leaving:
             if (own.text(key) or value) != value
         }
 
-    def _about_balancers(self, *, dry_run: bool) -> TaskLine:
+    def _withdraw(self, onegate: OneGate, values: Mapping[str, str], deadline: Deadline) -> str:
+        """Take its place behind balancers back; say why it can not, for it goes all the same."""
+        if not values:
+            return ""
+        try:
+            retry("withdrawing", lambda: onegate.update(values), deadline, log=self.log)
+        except OneGateError as error:
+            return f"gateways could not be told: {error}"
+        return ""
+
+    def _about_balancers(self, refusal: str, *, dry_run: bool) -> TaskLine:
+        if refusal:
+            return TaskLine(
+                BALANCERS, KEPT, refusal, "gateways leave it out once it does not answer"
+            )
         drained = "gateways would drain it" if dry_run else "gateways drain it now"
         told = drained if self.registration else "it stands behind none"
         verdict = TO_WITHDRAW if dry_run else WITHDRAWN
         return TaskLine(BALANCERS, verdict, f"this VM is being removed; {told}")
 
     def _leave_cluster(
-        self, onegate: OneGate, whole: Deadline, noticed: Deadline, *, dry_run: bool
+        self,
+        onegate: OneGate,
+        whole: Deadline,
+        noticed: Deadline,
+        balancers: TaskLine,
+        *,
+        dry_run: bool,
     ) -> Iterator[TaskLine]:
         departure = self.departure
         if departure is None:
@@ -126,7 +147,7 @@ class Leaving:
         if dry_run:
             yield from self._preview(departure)
             return
-        for line in self._steps(departure, whole, noticed):
+        for line in self._steps(departure, whole, noticed, balancers):
             self.log.info(
                 "leaving.step", subject=line.subject, verdict=line.verdict, reason=line.reason
             )
@@ -135,7 +156,7 @@ class Leaving:
     # ---- the steps
 
     def _steps(
-        self, departure: Departure, whole: Deadline, noticed: Deadline
+        self, departure: Departure, whole: Deadline, noticed: Deadline, balancers: TaskLine
     ) -> Iterator[TaskLine]:
         pods = self._drain(departure, whole.share(DRAINING_S))
         yield pods
@@ -148,7 +169,8 @@ class Leaving:
             self.reporter.failed(f"leaves, and its node stays in the cluster: {node.reason}")
             return
         left = f"; pods that could not be moved: {pods.reason}" if pods.verdict == LEFT else ""
-        self.reporter.progress(CONFIGURING, f"left the cluster{left}")
+        untold = f"; {balancers.reason}" if balancers.verdict == KEPT else ""
+        self.reporter.progress(CONFIGURING, f"left the cluster{left}{untold}")
 
     def _drain(self, departure: Departure, deadline: Deadline) -> TaskLine:
         self._tell(CONFIGURING, "pods go to other nodes", deadline, _TELLING_PODS_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,14 @@ import pytest
 
 from appliance import paths
 from appliance.agent import begin_task, run_task
-from appliance.errors import AlreadyRunning, KubernetesUnavailable, OneGateUnavailable, UnknownRole
+from appliance.errors import (
+    AlreadyRunning,
+    KubernetesUnavailable,
+    OneGateError,
+    OneGateRefused,
+    OneGateUnavailable,
+    UnknownRole,
+)
 from appliance.options import Options
 from appliance.role import TaskResult
 from appliance.system.kubernetes import Access, Lease, Node
@@ -127,6 +134,38 @@ def test_onegate_that_is_down_holds_a_shutdown_up_only_shortly(master: Machine) 
         leave(master)
     assert master.clock.monotonic() - started <= ASKING_S
     assert master.cloud.kubernetes.asked == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OneGateRefused("OneGate PUT /vm: status 500: oned refuses", status=500),
+        OneGateUnavailable("OneGate PUT /vm: no answer in time"),
+    ],
+)
+def test_a_node_that_can_not_withdraw_goes_all_the_same_and_says_so(
+    worker: Machine, monkeypatch: pytest.MonkeyPatch, error: OneGateError
+) -> None:
+    remove(worker)
+    kubernetes = worker.cloud.kubernetes
+    kubernetes.place(worker.name, make_pod("web"))
+    honest = worker.onegate.update
+
+    def refuse(values: Mapping[str, str]) -> None:
+        if INGRESS_KEY in values:
+            raise error
+        honest(values)
+
+    monkeypatch.setattr(worker.onegate, "update", refuse)
+    started = worker.clock.monotonic()
+    result = leave(worker)
+    assert verdicts(result) == {"balancers": "kept", "pods": "moved", "node": "removed"}
+    assert result.trouble == f"balancers: gateways could not be told: {error}"
+    assert worker.name not in kubernetes.members
+    assert (
+        worker.published("ONEKE_STEP") == f"left the cluster; gateways could not be told: {error}"
+    )
+    assert worker.clock.monotonic() - started < stop_job_s()
 
 
 def test_a_dry_run_changes_nothing(masters: list[Machine]) -> None:
