@@ -74,8 +74,6 @@ class Entry:
     description: str
     example: str
     roles: tuple[str, ...] = ()
-    scope: str = "service"
-    stage: str = "configure"
     required: bool = False
     default: str | None = None
     default_from: str | None = None

@@ -23,7 +23,6 @@ from ipaddress import (
     ip_network,
 )
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from appliance.secret import Secret
 
@@ -281,14 +280,6 @@ def parse_url_list(text: str, limits: Limits) -> tuple[str, ...]:
         return tuple(dict.fromkeys(parse_url(word, limits) for word in words))
     except Rejected:
         raise Rejected("expected addresses such as https://registry.example.org:5000") from None
-
-
-def _names_a_server(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that do not match, or a port that is none
-        return False
 
 
 def parse_choice(text: str, limits: Limits) -> str:

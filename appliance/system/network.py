@@ -34,13 +34,11 @@ class Link:
     Attributes:
         mac: The hardware address in lower case; None for links that have none (tunnels).
         is_up: Whether it was told to be up.
-        has_carrier: Whether the other end is there.
     """
 
     name: str
     mac: str | None
     is_up: bool
-    has_carrier: bool
     addresses: tuple[IPv4Interface, ...]
 
 
@@ -203,7 +201,6 @@ def parse_links(documents: list[dict[str, Any]]) -> tuple[Link, ...]:
             name=one["ifname"],
             mac=str(one["address"]).lower() if one.get("address") else None,
             is_up="UP" in one.get("flags", ()),
-            has_carrier="NO-CARRIER" not in one.get("flags", ()) and "UP" in one.get("flags", ()),
             addresses=tuple(
                 IPv4Interface(f"{info['local']}/{info.get('prefixlen', 32)}")
                 for info in one.get("addr_info") or ()

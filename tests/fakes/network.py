@@ -13,7 +13,7 @@ from tests.fakes.tape import Tape
 
 def make_link(name: str, *addresses: str, mac: str | None = None, is_up: bool = True) -> Link:
     """Return a link with these addresses, written as in 10.0.0.1/24."""
-    return Link(name, mac, is_up, is_up, tuple(IPv4Interface(address) for address in addresses))
+    return Link(name, mac, is_up, tuple(IPv4Interface(address) for address in addresses))
 
 
 class FakeNetwork:
@@ -91,7 +91,7 @@ class FakeNetwork:
     def set_up(self, link: str) -> None:
         """Bring a link up."""
         self.tape.note(f"network.up {link}")
-        self._links[link] = replace(self._links[link], is_up=True, has_carrier=True)
+        self._links[link] = replace(self._links[link], is_up=True)
 
     def replace_default_route(self, gateway: IPv4Address, link: str) -> None:
         """Set the default route."""

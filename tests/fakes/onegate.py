@@ -9,7 +9,7 @@ from appliance.errors import OneGateError, OneGatePassing
 from appliance.system.onegate import Lease, Service, ServiceRole, Vm, VmNic, encode_update
 from tests.fakes.tape import Tape
 
-_ACTIVE, _RUNNING, _SHUTDOWN = 3, 3, 12
+_ACTIVE, _RUNNING = 3, 3
 
 
 class FakeOneGate:
@@ -61,12 +61,6 @@ class FakeOneGate:
         """Let another VM publish something."""
         vm = self.vms[vm_id]
         self.vms[vm_id] = replace(vm, attributes={**vm.attributes, **attributes})
-
-    def let_leave(self, vm_id: int) -> None:
-        """Let a VM be shut down for good: it runs on, and is not counted any more."""
-        role = self._role_of[vm_id]
-        self.cardinalities[role] = self._cardinality(role) - 1
-        self.vms[vm_id] = replace(self.vms[vm_id], lcm_state=_SHUTDOWN)
 
     def forget(self, vm_id: int) -> None:
         """Let a VM be gone, from its role too."""

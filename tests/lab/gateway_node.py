@@ -108,19 +108,6 @@ def unit_property(node: Node, unit: str, name: str) -> str:
     return node.run(["systemctl", "show", unit, f"--property={name}", "--value"]).stdout.strip()
 
 
-def wait_agent(node: Node, result: str, timeout_s: float) -> None:
-    """Wait until the agent's unit has ended a run with this result."""
-
-    def told() -> bool:
-        found = unit_property(node, AGENT_UNIT, "Result")
-        state = unit_property(node, AGENT_UNIT, "ActiveState")
-        if found != result:
-            raise LabError(f"{state} ({found}); {node.journal(AGENT_UNIT)[-1500:]}")
-        return True
-
-    node.wait_until(told, timeout_s, f"the agent's run to end with {result}")
-
-
 # --- virtual addresses ----------------------------------------------------------------------------
 
 

@@ -14,13 +14,10 @@ from tests.lab.basics import CommandFailed, LabError, wait_until
 from tests.lab.box import CGROUPS, hierarchies
 from tests.lab.context import (
     ONEGATE_ENDPOINT,
-    PRIVATE,
-    common_context,
-    nic_context,
     override,
     vnf_context,
 )
-from tests.lab.lab import PRIVATE_NIC, Lab
+from tests.lab.lab import Lab
 from tests.lab.node import Node
 
 pytestmark = pytest.mark.lab
@@ -31,12 +28,6 @@ PEER_URL = "http://198.51.100.1/"
 def plain_node(lab: Lab, name: str, index: int, **changes: object) -> Node:
     """A node with a gateway's two addresses that does nothing by itself."""
     return lab.node(name, context=override(vnf_context(index, None), changes), agent=False)
-
-
-def private_node(lab: Lab, name: str, address: str, gateway: str, **changes: object) -> Node:
-    context = common_context(None) | nic_context(0, PRIVATE, address)
-    context |= {"ETH0_GATEWAY": gateway, "REPORT_READY": "NO"}
-    return lab.node(name, context=override(context, changes), nics=PRIVATE_NIC, agent=False)
 
 
 def test_a_node_boots_without_a_failed_unit(lab: Lab) -> None:

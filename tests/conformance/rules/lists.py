@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from tests.conformance.reference import Context, Mention, nics, nics_of, own_texts, read_list
+from tests.conformance.reference import Context, Mention, nics, own_texts, read_list
 from tests.conformance.rules.base import is_ipv4, is_port, our_floating
 
 
@@ -104,31 +104,3 @@ def mentions_of_reference(context: Context, spec: str | None) -> list[Mention]:
     """Return the reference's mentions, NICs by number."""
     found = [mention for of_nic in read_list(context, spec).values() for mention in of_nic]
     return sorted(found, key=lambda mention: (len(mention.nic), mention.nic))
-
-
-def has_blank_in_item(spec: str | None) -> bool:
-    """Tabs and line ends separate items for the agent, and belong to one for the reference."""
-    items = (item.strip() for item in re.split(r"[ ,;]", spec or ""))
-    return any(re.search(r"\s", item) for item in items)
-
-
-def has_odd_part(context: Context, spec: str | None) -> bool:
-    """A NIC with more than one slash: all of it is one address for the agent."""
-    return any(word.nic and "/" in (word.address or "") for word in words(context, spec or ""))
-
-
-def is_spoilt_by_repeating(spec: str | None) -> bool:
-    """Plain NIC names out of order with one of them twice: the reference's sorting loses one."""
-    items = [item.strip() for item in re.split(r"[ ,;]", spec or "")]
-    numbers = [int(item[3:]) for item in items if re.fullmatch(r"eth[0-9]+", item)]
-    replacement = dict(zip(numbers, sorted(numbers), strict=True))
-    return sorted(map(replacement.__getitem__, numbers)) != sorted(numbers)
-
-
-def is_found_differently(context: Context, spec: str | None) -> bool:
-    """A bare address that the reference, which compares texts, takes for other NICs."""
-    return any(
-        sorted(nics_of(context, word.address)) != list(word.links)
-        for word in words(context, spec or "")
-        if word.nic is None and word.links
-    )

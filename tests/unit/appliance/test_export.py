@@ -29,7 +29,7 @@ ENTRIES = (
     entry("PERIOD", "seconds", default="0.5", implied_before="1"),
     entry("FAMILY<n>", "text"),
     entry("IGNORED", "text", ignored=True),
-    entry("OWN", "text", scope="role"),
+    entry("OWN", "text"),
     entry("OTHER", "text", roles=("worker",), aliases=(Alias("OLDER"),)),
 )
 SERVICES = [Service("a", "It | does.", (), ENTRIES, (), ())]

@@ -35,7 +35,7 @@ SETTINGS = {
 
 
 def link(name: str, *addresses: str) -> Link:
-    return Link(name, "02:00:00:00:00:01", True, True, tuple(map(IPv4Interface, addresses)))
+    return Link(name, "02:00:00:00:00:01", True, tuple(map(IPv4Interface, addresses)))
 
 
 def healthy(state: str = "MASTER", since: float = 0.0) -> Facts:
