@@ -87,7 +87,7 @@ class Leaving:
             return _only(BALANCERS, KEPT, said)
         values = self._values_to_withdraw(own)
         refusal = "" if dry_run else self._withdraw(onegate, values, deadline)
-        noticed = whole.share(NOTICED_S if values else 0)
+        noticed = whole.share(NOTICED_S if self._stood_behind_one(own) else 0)
         balancers = self._about_balancers(refusal, dry_run=dry_run)
         lines = [
             balancers,
@@ -97,6 +97,10 @@ class Leaving:
         return TaskResult(
             tuple(lines), "; ".join(f"{line.subject}: {line.reason}" for line in undone)
         )
+
+    def _stood_behind_one(self, own: Vm) -> bool:
+        """Say whether gateways may know it: a run before this one may just have withdrawn it."""
+        return any(own.text(key) for key in withdrawn(self.registration))
 
     def _values_to_withdraw(self, own: Vm) -> dict[str, str]:
         return {

@@ -228,20 +228,42 @@ def test_a_worker_leaves_nothing_behind(worker: Machine) -> None:
     ]
 
 
-def test_gateways_have_time_to_notice_before_a_node_goes(worker: Machine) -> None:
-    remove(worker)
-    started = worker.clock.monotonic()
-    gone_at = []
-    kubernetes = worker.cloud.kubernetes
+def note_deletions(machine: Machine) -> list[float]:
+    """Have it noted when nodes are deleted, on the monotonic scale."""
+    deleted_at = []
+    kubernetes = machine.cloud.kubernetes
     honest = kubernetes.delete_node
 
-    def note(access: object, node: object) -> bool:
-        gone_at.append(worker.clock.monotonic() - started)
+    def note(access: Access, node: Node) -> bool:
+        deleted_at.append(machine.clock.monotonic())
         return honest(access, node)
 
     kubernetes.delete_node = note
+    return deleted_at
+
+
+def test_gateways_have_time_to_notice_before_a_node_goes(worker: Machine) -> None:
+    remove(worker)
+    started = worker.clock.monotonic()
+    deleted_at = note_deletions(worker)
     leave(worker)
-    assert gone_at[0] == pytest.approx(NOTICED_S)
+    assert deleted_at[0] - started == pytest.approx(NOTICED_S)
+
+
+def test_gateways_have_time_to_notice_also_where_it_was_cut_as_it_had_withdrawn(
+    worker: Machine,
+) -> None:
+    remove(worker)
+    deleted_at = note_deletions(worker)
+    worker.onegate.tape = worker.cloud.kubernetes.tape = worker.files.tape = Tape(1)
+    with pytest.raises(PowerCut):
+        leave(worker)
+    assert worker.published(INGRESS_KEY) == "0.0.0.0"
+    assert deleted_at == []
+    worker.onegate.tape = worker.cloud.kubernetes.tape = worker.files.tape = Tape()
+    began = worker.clock.monotonic()
+    leave(worker)
+    assert deleted_at[0] - began == pytest.approx(NOTICED_S)
 
 
 def test_a_storage_node_is_behind_no_balancer_and_waits_for_no_gateway() -> None:
