@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from appliance.actions import RuntimeDefaultRoute
 from appliance.context import Context
-from appliance.system.network import Link
+from appliance.system.network import Link, link_towards
 
 _GATEWAY = re.compile(r"ETH\d+_GATEWAY\Z")
 _VIAS = ("ONEAPP_VROUTER_ETH1_VIP0", "ETH1_VROUTER_IP", "FALLBACK_GW")
@@ -33,12 +33,12 @@ def build_first_route(context: Context, links: Sequence[Link]) -> RuntimeDefault
     ):
         return None
     onegate = _address(_host_of(endpoint))
-    if onegate is not None and (onegate.is_loopback or _link_of(onegate, links)):
+    if onegate is not None and (onegate.is_loopback or link_towards(onegate, links)):
         return None
     for key in _VIAS:
         via = _address((context.get(key) or "").partition("/")[0])
         if via is not None:
-            link = _link_of(via, links)
+            link = link_towards(via, links)
             return RuntimeDefaultRoute(via, link) if link else None
     return None
 
@@ -55,14 +55,3 @@ def _address(text: str | None) -> IPv4Address | None:
         return IPv4Address(text) if text else None
     except AddressValueError:
         return None
-
-
-def _link_of(address: IPv4Address, links: Sequence[Link]) -> str | None:
-    return next(
-        (
-            link.name
-            for link in links
-            if any(address in own.network and address != own.ip for own in link.addresses)
-        ),
-        None,
-    )

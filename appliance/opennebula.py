@@ -18,6 +18,7 @@ from appliance.flowshape import RoleShape
 from appliance.imagecontent import Flavor
 from appliance.oneflow import Blueprint, build_blueprint
 from appliance.service import Service
+from appliance.yamltext import PlainDumper
 
 _PARTICULAR: Mapping[Flavor, str] = {
     Flavor.CE: "Fetches the images of its containers when they are needed.",
@@ -35,12 +36,8 @@ class _Text(str):
     __slots__ = ()
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(PlainDumper):
     """Writes texts of several lines as blocks."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        """Write what comes twice twice."""
-        return True
 
 
 _Dumper.add_representer(

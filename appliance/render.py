@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from appliance.errors import RenderError
+from appliance.yamltext import PlainDumper
 
 if TYPE_CHECKING:
     import jinja2
@@ -45,11 +46,8 @@ def to_base64(text: str) -> str:
     return base64.b64encode(text.encode()).decode("ascii")
 
 
-class _OneLineDumper(yaml.SafeDumper):
-    """Quotes every text, and writes what stands twice twice."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
+class _OneLineDumper(PlainDumper):
+    """Quotes every text."""
 
 
 _OneLineDumper.add_representer(

@@ -30,8 +30,7 @@ from appliance.imagecontent import (
 from appliance.parameters import Alias, Entry, compile_name
 from appliance.shape import check_keys, checked_each, checked_mapping, checked_text, checked_texts
 from appliance.values import TYPES, Rejected
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from appliance.yamltext import parse_yaml
 
 # YAML key -> attribute of Entry, where the two differ.
 _RENAMED = {"min": "minimum", "max": "maximum"}
@@ -186,7 +185,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         ServiceDefinitionError: It can not be read, or holds no mapping.
     """
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506  # a safe loader in C
+        document = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ServiceDefinitionError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):

@@ -212,6 +212,18 @@ def parse_links(documents: list[dict[str, Any]]) -> tuple[Link, ...]:
     )
 
 
+def link_towards(address: IPv4Address, links: Iterable[Link]) -> str | None:
+    """Return the link in whose network an address of another machine is."""
+    return next(
+        (
+            link.name
+            for link in links
+            if any(address in own.network and address != own.ip for own in link.addresses)
+        ),
+        None,
+    )
+
+
 def route_in_force(routes: Iterable[Route]) -> Route | None:
     """Return the default route that is used: of the lowest metric, or in two halves."""
     by_metric = sorted(routes, key=lambda route: route.metric)

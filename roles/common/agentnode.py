@@ -18,7 +18,6 @@ from roles.common.clusternode import (
     Rke2Settings,
     describe_membership,
     describe_node,
-    describe_own_network,
     describe_unit,
     diagnose_unit,
     digest_of_values,
@@ -37,6 +36,7 @@ from roles.common.diagnosis import Diagnosis
 from roles.common.election import BLOCKED_KEY, Agents, Hold, decide_agent
 from roles.common.endpoints import ClusterNode, build_node
 from roles.common.localprobes import Rke2Installed, Rke2Program, WordsWhileDown
+from roles.common.nodenetwork import describe_node_network
 from roles.common.probes import KUBELET, NodeSeen
 from roles.common.registration import registration_of_node, registration_of_worker
 from roles.common.registries import build_files
@@ -217,7 +217,7 @@ def describe_agent(
     model: AgentModel, params: ClusterNodeParams, facts: Facts
 ) -> Iterator[StatusLine]:
     """Describe a worker or storage node: network, RKE2, node."""
-    yield from describe_own_network(params, facts)
+    yield from describe_node_network(params, facts)
     yield describe_membership(model.state)
     yield describe_unit(UNIT, facts, model.words)
     yield describe_node(params, model.node.node_name, model.seen)

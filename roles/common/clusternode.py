@@ -36,7 +36,6 @@ from roles.common.nodenetwork import (
     NodeDnsParams,
     await_gateway_link,
     check_node_network,
-    describe_node_network,
     node_network_facts,
     plan_node_network,
 )
@@ -439,8 +438,3 @@ def _has_cloud_controller(params: ClusterNodeParams) -> bool:
     return params.rke2.cloud_controller_enabled and not any(
         key.rstrip("+") == "cloud-provider-name" for key in extra
     )
-
-
-def describe_own_network(params: ClusterNodeParams, facts: Facts) -> Iterator[StatusLine]:
-    """Describe gateway and resolver."""
-    yield from describe_node_network(params, facts)

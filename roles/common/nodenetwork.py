@@ -30,8 +30,8 @@ from appliance.system.network import (
     DEFAULT_HALVES,
     IFUPDOWN,
     NETWORKD,
-    Link,
     LinkManager,
+    link_towards,
     route_in_force,
 )
 from appliance.waiting import NotYet, Readiness, Ready
@@ -295,22 +295,11 @@ def _problems(params: NodeNetworkParams) -> Iterator[Problem]:
 def await_gateway_link(params: NodeNetworkParams, facts: Facts) -> Readiness:
     """Wait until a link has an address in the gateway's network."""
     gateway = _gateway(params)
-    if gateway is None or _link_of(gateway, facts.links):
+    if gateway is None or link_towards(gateway, facts.links):
         return Ready()
     return NotYet(
         f"no interface has an address in the network of the gateway {gateway} yet: the"
         " contextualization package sets it"
-    )
-
-
-def _link_of(gateway: IPv4Address, links: Sequence[Link]) -> str | None:
-    return next(
-        (
-            link.name
-            for link in links
-            if any(gateway in own.network and gateway != own.ip for own in link.addresses)
-        ),
-        None,
     )
 
 
@@ -322,7 +311,7 @@ def plan_node_network(
 ) -> tuple[Action, ...]:
     """Put gateway and name server in place, and take away those of an earlier run."""
     network = build_node_network(params, facts)
-    link = _link_of(network.gateway, facts.links) if network.gateway else None
+    link = link_towards(network.gateway, facts.links) if network.gateway else None
     if network.gateway and link is None:
         return ()  # nothing can be said before the link is there; see await_gateway_link
     folders = services["network"].folders

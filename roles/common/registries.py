@@ -18,6 +18,7 @@ import yaml
 from appliance.errors import Problem
 from appliance.secret import Secret
 from appliance.values import HostAndPort
+from appliance.yamltext import PlainDumper
 from roles.common.rke2extra import EXTRA_CONFIG_KEY
 from roles.common.rke2params import RegistryParams
 
@@ -131,14 +132,7 @@ def image_name(image: str, system_default: HostAndPort | None) -> str:
 
 
 def _render(document: Mapping[str, Any]) -> str:
-    return HEADER + yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes what stands at several places at each of them."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
+    return HEADER + yaml.dump(document, Dumper=PlainDumper, sort_keys=False, allow_unicode=True)
 
 
 # ---- what does not fit together

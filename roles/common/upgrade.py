@@ -87,28 +87,28 @@ def plan_upgrade(
         raise UpgradeRefused(reasons)
     if all(release == target for release in found.values()):
         return Upgrade(None, ())
-    servers = tuple(node.name for node in nodes if is_server(node))
+    servers = tuple(node.name for node in nodes if _runs_control_plane(node))
     model = UpgradeModel(
         version=str(target),
         tag=target.tag,
         image=image_name(_IMAGE, registry),
         tolerations=tolerations_of(nodes),
         servers=servers,
-        agents=tuple(node.name for node in nodes if not is_server(node)),
+        agents=tuple(node.name for node in nodes if not _runs_control_plane(node)),
         storage=tuple(node.name for node in nodes if _is_storage(node)),
     )
     unfetched = () if can_fetch else (_needs_archives(model),)
     return Upgrade(model, (*unfetched, *_doubts(nodes, model)))
 
 
-def is_server(node: Node) -> bool:
+def _runs_control_plane(node: Node) -> bool:
     """Say whether a node runs the control plane."""
     return CONTROL_PLANE_LABEL in node.labels
 
 
 def _is_storage(node: Node) -> bool:
     key, _, value = STORAGE_LABEL.partition("=")
-    return node.labels.get(key) == value and not is_server(node)
+    return node.labels.get(key) == value and not _runs_control_plane(node)
 
 
 def tolerations_of(nodes: Iterable[Node]) -> tuple[str, ...]:
@@ -124,7 +124,7 @@ def tolerations_of(nodes: Iterable[Node]) -> tuple[str, ...]:
 
 
 def _unreadable(nodes: Sequence[Node]) -> Iterator[str]:
-    if not any(is_server(node) for node in nodes):
+    if not any(_runs_control_plane(node) for node in nodes):
         yield "no node of the cluster is a server"
     for node in nodes:
         if parse_release(node.version) is None:
@@ -142,7 +142,7 @@ def _order(
             yield f"{node.name} runs {release}: {target} is a downgrade, which RKE2 can not do"
         elif target.key[0] != release.key[0]:
             yield f"{node.name} runs {release}: {target} is of another major version"
-        elif is_server(node) and target.minor > release.minor + 1:
+        elif _runs_control_plane(node) and target.minor > release.minor + 1:
             yield (
                 f"{node.name} runs {release}: {target} leaves out v1.{release.minor + 1}; go there"
                 " first, minor version by minor version"
@@ -155,7 +155,7 @@ def _order(
 
 
 def _majority(nodes: Sequence[Node]) -> Iterator[str]:
-    servers = [node for node in nodes if is_server(node)]
+    servers = [node for node in nodes if _runs_control_plane(node)]
     healthy = {node.name for node in find_members(nodes).healthy}
     if len(servers) < 2:
         return

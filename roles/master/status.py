@@ -10,17 +10,17 @@ from roles.common.clusternode import (
     ClusterNodeParams,
     describe_membership,
     describe_node,
-    describe_own_network,
     describe_unit,
 )
 from roles.common.clusterstate import cluster_id_of
+from roles.common.nodenetwork import describe_node_network
 from roles.master.model import UNIT, MasterModel
 from roles.master.params import MasterParams
 
 
 def describe_master(model: MasterModel, params: MasterParams, facts: Facts) -> Iterator[StatusLine]:
     """Describe a master: network, RKE2, API, node, etcd."""
-    yield from describe_own_network(params, facts)
+    yield from describe_node_network(params, facts)
     yield describe_membership(model.state, cluster_id_of(model.node_token.reveal()))
     yield describe_unit(UNIT, facts, model.words)
     if model.api_trouble:
