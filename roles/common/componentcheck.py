@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from ipaddress import ip_interface
 from typing import Any
 
@@ -18,7 +17,6 @@ from appliance.yamltext import parse_documents
 from roles.common.components import (
     RANGES,
     ComponentParams,
-    build_manifests,
     components_on,
     entry_of,
     entry_of_own,
@@ -43,11 +41,8 @@ def check_components(params: ComponentParams, services: Mapping[str, Service]) -
             warnings += _without_effect(name, component, params, services)
             continue
         problems += _check_ranges(name, params, services)
-        wrong = list(_check_own_texts(component, params, services))
-        own = () if wrong else tuple(_own_settings(name, component, params, services))
-        problems += [*wrong, *(problem for one in own for problem in check_own_settings(one))]
+        problems += _check_own_texts(component, params, services)
         warnings += _doubts(name, component, params, services)
-        warnings += [doubt for one in own for doubt in doubts_about_own_settings(one)]
     return Findings(tuple(problems), tuple(warnings))
 
 
@@ -107,9 +102,20 @@ def _check_own_text(
     if wrong:
         yield Problem(key, None, wrong)
         return
-    for document in flattened(documents):
+    for document in _flattened(documents):
         for place_of in component.addresses:
             yield from _check_addresses(key, document, place_of, params)
+
+
+def _flattened(documents: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield all documents, and those of lists by themselves."""
+    for document in documents:
+        items = document.get("items") if document["kind"].endswith("List") else None
+        yield from (
+            (one for one in items if isinstance(one, dict))
+            if isinstance(items, list)
+            else (document,)
+        )
 
 
 def _check_addresses(
@@ -153,29 +159,6 @@ def _what_is_wrong_with(documents: Sequence[Any], component: Component) -> str |
         if wrong:
             return f"{expected}, each with apiVersion, kind and metadata.name; {wrong}"
     return None
-
-
-def _own_settings(
-    name: str, component: Component, params: ComponentParams, services: Mapping[str, Service]
-) -> Iterator[OwnSettings]:
-    for manifest in component.manifests:
-        text, chart = own_text(manifest, params), chart_of(manifest)
-        if text and chart:
-            yield OwnSettings(
-                key=entry_of_own(manifest, services).name,
-                chart=chart,
-                chosen=_what_turns_on(component, services),
-                documents=tuple(flattened(read_documents(text))),
-                replaced=_replaced_settings(name, manifest, chart, params, services),
-            )
-
-
-def _what_turns_on(component: Component, services: Mapping[str, Service]) -> str | None:
-    if component.switch is None:
-        return None
-    return entry_of(component.switch, services).name
-
-
 
 
 def _missing_in(document: Mapping[object, object]) -> str | None:
