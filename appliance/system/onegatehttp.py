@@ -6,8 +6,9 @@ Repeating a call is the caller's business (`appliance.waiting.retry`), who knows
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -62,7 +63,8 @@ class HttpOneGate:
             token: What proves it.
             verify: Whether TLS certificates are checked, or the file of certificates to check
                 against.
-            longest_s: The longest an answer may take; None for as long as is usual.
+            longest_s: The longest an answer may take, also one that takes several requests; None
+                for as long as is usual.
         """
         self._longest_s = SERVICE_TIMEOUT_S if longest_s is None else longest_s
         self._endpoint = endpoint.rstrip("/")
@@ -83,32 +85,40 @@ class HttpOneGate:
 
     def vm(self, vm_id: int) -> Vm:
         """Return a VM of the same service."""
-        return parse_vm(self._get(f"/vms/{vm_id}", SERVICE_TIMEOUT_S))
+        return self._vm(vm_id, math.inf)
+
+    def _vm(self, vm_id: int, until: float) -> Vm:
+        return parse_vm(self._get(f"/vms/{vm_id}", SERVICE_TIMEOUT_S, until))
 
     def service(self, roles: Iterable[str] = ()) -> Service:
         """Return the service; see `OneGate.service`."""
+        until = time.monotonic() + self._longest_s
         try:
-            return parse_service(self._get("/service?extended=true", SERVICE_TIMEOUT_S))
+            return parse_service(self._get("/service?extended=true", SERVICE_TIMEOUT_S, until))
         except OneGatePassing as spoilt:
             if spoilt.status != 404:
                 raise
-        return self._service_vm_by_vm(frozenset(roles))
+        return self._service_vm_by_vm(frozenset(roles), until)
 
-    def _service_vm_by_vm(self, wanted: frozenset[str]) -> Service:
-        plain = parse_service(self._get("/service", SERVICE_TIMEOUT_S))
-        deadline = time.monotonic() + self._longest_s
+    def _service_vm_by_vm(self, wanted: frozenset[str], until: float) -> Service:
+        plain = parse_service(self._get("/service", SERVICE_TIMEOUT_S, until))
         roles = []
         for role in plain.roles:
-            vms = []
-            for vm_id in role.vm_ids if not wanted or role.name in wanted else ():
-                if time.monotonic() > deadline:
-                    break
-                try:
-                    vms.append(self.vm(vm_id))
-                except (OneGatePassing, OneGateRefused):
-                    continue
-            roles.append(replace(role, vms=tuple(vms)))
+            asked = role.vm_ids if not wanted or role.name in wanted else ()
+            roles.append(replace(role, vms=tuple(self._vms(asked, until))))
         return replace(plain, roles=tuple(roles), complete=False)
+
+    def _vms(self, vm_ids: Iterable[int], until: float) -> Iterator[Vm]:
+        """Return the VMs that are shown, as far as the time lasts."""
+        for vm_id in vm_ids:
+            try:
+                yield self._vm(vm_id, until)
+            except (OneGatePassing, OneGateRefused):
+                continue
+            except OneGateUnavailable:
+                if time.monotonic() < until:
+                    raise
+                return
 
     def leases(self) -> tuple[Lease, ...]:
         """Return the leases of this virtual router's networks; see `OneGate.leases`."""
@@ -127,8 +137,8 @@ class HttpOneGate:
         body = f"data={quote(encode_update(values), safe='')}&type=1"
         self._request("PUT", "/vm", OWN_TIMEOUT_S, body)
 
-    def _get(self, path: str, timeout_s: float) -> dict[str, Any]:
-        response = self._request("GET", path, timeout_s)
+    def _get(self, path: str, timeout_s: float, until: float = math.inf) -> dict[str, Any]:
+        response = self._request("GET", path, timeout_s, until=until)
         try:
             document = json.loads(response)
         except (ValueError, RecursionError) as error:
@@ -139,10 +149,20 @@ class HttpOneGate:
             raise OneGateMalformed(f"OneGate GET {path}: the answer is no JSON object")
         return document
 
-    def _request(self, method: str, path: str, timeout_s: float, body: str | None = None) -> bytes:
+    def _request(
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        body: str | None = None,
+        *,
+        until: float = math.inf,
+    ) -> bytes:
         started = time.monotonic()
-        timeout_s = min(timeout_s, self._longest_s)
+        timeout_s = min(timeout_s, self._longest_s, until - started)
         what = f"OneGate {method} {path.partition('?')[0]}"
+        if timeout_s <= 0:
+            raise OneGateUnavailable(f"{what}: no time is left to ask")
         headers = {"Content-Type": "application/x-www-form-urlencoded"} if body else {}
         try:
             response = self._session.request(

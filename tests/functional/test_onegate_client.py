@@ -7,6 +7,7 @@ either.
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -284,6 +285,31 @@ def test_who_has_little_time_waits_no_longer(site: Site) -> None:
     for ask in (hurried.own_vm, hurried.service, lambda: hurried.update({"ONEKE_STEP": "x"})):
         with pytest.raises(OneGateUnavailable, match="in time"):
             ask()
+
+
+def test_an_answer_of_several_requests_takes_no_longer_than_one_may(site: Site) -> None:
+    """Each of its requests alone would have come in time."""
+    hurried = HttpOneGate(site.emulator.base_url, 0, Secret(TOKEN), longest_s=1.5)
+    site.emulator.set_fault(Fault(FaultKind.UNREADABLE, vm_id=3))
+    site.emulator.set_fault(Fault(FaultKind.SLOW, seconds=1))
+    began = time.monotonic()
+    with pytest.raises(OneGateUnavailable, match=r"GET /service: .*in time"):
+        hurried.service()
+    assert time.monotonic() - began < 4
+    assert ("GET", "/vms/0") not in site.requests()
+
+
+def test_vms_for_which_no_time_is_left_are_missing_and_the_answer_is_not_complete(
+    site: Site,
+) -> None:
+    hurried = HttpOneGate(site.emulator.base_url, 0, Secret(TOKEN), longest_s=1.5)
+    site.emulator.set_fault(Fault(FaultKind.UNREADABLE, vm_id=3))
+    site.emulator.set_fault(Fault(FaultKind.SLOW, seconds=1, path="/vms"))
+    began = time.monotonic()
+    service = hurried.service()
+    assert time.monotonic() - began < 4
+    assert [vm.vm_id for role in service.roles for vm in role.vms] == [0]
+    assert not service.complete
 
 
 def test_a_slow_answer_is_waited_for(site: Site) -> None:
