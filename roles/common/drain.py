@@ -5,7 +5,7 @@ What `kubectl drain` does, with no more than a node's own rights: it may evict t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from appliance.errors import KubernetesConflict, KubernetesError, KubernetesRefused
 from appliance.logs import Logger
@@ -20,6 +20,7 @@ SILENT_S = 15.0
 _STAYING = frozenset({"DaemonSet", "Node"})
 _ENDED = frozenset({"Succeeded", "Failed"})
 _HELD_BACK = 429
+_BUDGET = "a budget for disruptions does not let go of"
 _MOST_SHOWN = 5
 
 
@@ -96,18 +97,30 @@ class Drain:
 
     def _why_held_back(self) -> str:
         guarded = [pod for pod, reason in self.held_back.items() if not reason]
-        parts = [f"a budget for disruptions does not let go of {shown(guarded)}"] if guarded else []
-        return "; ".join([*parts, *self._refused()])
+        parts = [f"{_BUDGET} {shown(guarded)}"] if guarded else []
+        # Of those that can not be evicted at all the first one's reason has to do.
+        refused = [pod for pod, reason in self.held_back.items() if reason]
+        why = [f"{shown(refused)} held back, because {self.held_back[pod]}" for pod in refused[:1]]
+        return "; ".join([*parts, *why])
 
-    def _refused(self) -> list[str]:
-        """Say which pods can not be evicted, and why the first of them can not."""
-        pods = [pod for pod, reason in self.held_back.items() if reason]
-        return [f"{shown(pods)} held back, because {self.held_back[pods[0]]}"] if pods else []
+    def tell_left(self, ended: str) -> str:
+        """Say which pods are left, what keeps them, and what becomes of them.
 
-    @property
-    def shown_left(self) -> str:
-        """Name the pods that are left, and what is wrong with them where that is no budget."""
-        return "; ".join([shown(self.left), *self._refused()])
+        Args:
+            ended: Why no more could be done: what keeps those that nobody could ask to end.
+        """
+        ending = [pod for pod in self.left if pod.is_going or str(pod) in self.moved]
+        kept: dict[str, list[Pod]] = {}
+        for pod in self.left:
+            if pod not in ending:
+                kept.setdefault(self.held_back.get(str(pod), ended), []).append(pod)
+        parts = [
+            f"{shown(pods)} could not be moved: {why or f'{_BUDGET} {_them(pods)}'}"
+            for why, pods in kept.items()
+        ]
+        parts += [f"{shown(ending)} {'is' if len(ending) == 1 else 'are'} ending"] if ending else []
+        end = "it ends" if len(self.left) == 1 else "they end"
+        return "; ".join([*parts, f"{end} with the VM"])
 
     def _evict_all(self, deadline: Deadline) -> None:
         kubernetes = self._system.kubernetes
@@ -143,6 +156,10 @@ class Drain:
             return
         self.moved.add(str(pod))
         self._log.info("pod.evicted", pod=str(pod))
+
+
+def _them(pods: Sequence[Pod]) -> str:
+    return "it" if len(pods) == 1 else "them"
 
 
 def shown(pods: Iterable[Pod | str]) -> str:

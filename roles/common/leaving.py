@@ -172,7 +172,7 @@ class Leaving:
         if node.verdict == KEPT:
             self.reporter.failed(f"leaves, and its node stays in the cluster: {node.reason}")
             return
-        left = f"; pods that could not be moved: {pods.reason}" if pods.verdict == LEFT else ""
+        left = f"; pods: {pods.reason}" if pods.verdict == LEFT else ""
         untold = f"; {balancers.reason}" if balancers.verdict == KEPT else ""
         self.reporter.progress(CONFIGURING, f"left the cluster{left}{untold}")
 
@@ -190,7 +190,8 @@ class Leaving:
                 on_reason=lambda said: self._tell(WAITING, said, deadline, _TELLING_PODS_S),
             )
         except NotReady as ended:
-            return TaskLine(PODS, LEFT, drain.shown_left if drain.left else ended.reason)
+            unseen = f"they could not be moved: {ended.reason}"
+            return TaskLine(PODS, LEFT, drain.tell_left(ended.reason) if drain.left else unseen)
         count = len(drain.moved)
         return TaskLine(PODS, MOVED, f"{count} of them" if count else "there were none to move")
 

@@ -111,7 +111,24 @@ def test_a_pod_that_can_not_be_evicted_does_not_keep_others(
         )
         node.clock.pass_time(SILENT_S)
     assert sorted(node.kubernetes.pods_of["w1"]) == ["guarded", "odd"]
-    assert node.drain.shown_left == f"default/odd, default/guarded; {why}"
+    assert node.drain.tell_left("too late") == (
+        f"default/odd could not be moved: {refusal}; default/guarded could not be moved: a budget"
+        " for disruptions does not let go of it; they end with the VM"
+    )
+
+
+def test_what_is_left_is_told_with_what_keeps_it(node: Node) -> None:
+    pods = [make_pod(f"p{number}") for number in range(3)]
+    node.kubernetes.place("w1", make_pod("slow"), *pods)
+    node.kubernetes.lingering = {"slow"}
+    node.kubernetes.guarded = {"p0", "p1"}
+    node.kubernetes.fail(*[None] * 6, KubernetesUnavailable("no answer in time"))
+    assert node.look() == NotYet("no answer in time")
+    assert node.drain.tell_left("no answer in time") == (
+        "default/p0, default/p1 could not be moved: a budget for disruptions does not let go of"
+        " them; default/p2 could not be moved: no answer in time; default/slow is ending; they end"
+        " with the VM"
+    )
 
 
 def test_pods_of_other_nodes_are_left_alone(node: Node) -> None:
