@@ -1,7 +1,7 @@
 """Why RKE2 does not come up: its own lines, and its unit's state, in plain words.
 
-The lines are RKE2's own in form (logrus), and systemd's around them; what they tell apart is the
-matrix of failures in docs/rke2.md.
+The lines are RKE2's own in form (logrus), and systemd's around them; what they tell apart is in the
+table of docs/cluster.md.
 """
 
 from __future__ import annotations
