@@ -18,8 +18,8 @@ from pathlib import PurePosixPath
 
 from appliance import paths
 from appliance.errors import FileError, NotText
+from appliance.folderactions import LinkFiles, StartFile
 from appliance.imagecontent import NodeKind, brings_images, find_image_folder
-from appliance.linkactions import LinkFiles, StartFile
 from appliance.plan import Action
 from appliance.service import Service
 from appliance.system import System

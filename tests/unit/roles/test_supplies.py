@@ -17,7 +17,7 @@ from appliance.context import Context
 from appliance.decision import decide
 from appliance.errors import ParameterProblems
 from appliance.facts import Facts
-from appliance.linkactions import LinkFiles, StartFile
+from appliance.folderactions import LinkFiles, StartFile
 from appliance.role import StatusLine
 from roles.common.components import plan_components
 from roles.common.imagestore import (

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from appliance.linkactions import LinkFiles, StartFile
+from appliance.folderactions import LinkFiles, StartFile
 from tests.fakes import FakeFiles, PowerCut, Tape, make_system
 
 NOTHING: frozenset[PurePosixPath] = frozenset()
