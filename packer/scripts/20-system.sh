@@ -42,22 +42,6 @@ if [[ -e /etc/default/motd-news ]]; then
     sed -i 's/^ENABLED=.*/ENABLED=0/' /etc/default/motd-news
 fi
 
-# keepalived writes its pid and notify fifo to /run/keepalived, which nobody creates; the folder has to
-# outlive a restart, because readers of the fifo stay connected to it. It stops before the balancer at a
-# shutdown, so that the other gateway has the virtual addresses before connections are cut here.
-install -d -m 0755 /etc/systemd/system/keepalived.service.d
-cat > /etc/systemd/system/keepalived.service.d/10-oneke-runtime-directory.conf <<'UNIT'
-[Unit]
-After=haproxy.service unbound.service
-
-[Service]
-RuntimeDirectory=keepalived
-RuntimeDirectoryPreserve=restart
-# One that was killed leaves its virtual addresses where they are: only its next start removes them.
-Restart=on-failure
-RestartSec=1s
-UNIT
-
 # With this folder journald keeps the journal over reboots: the reason of a failed boot must survive it.
 install -d -m 2755 -o root -g systemd-journal /var/log/journal
 

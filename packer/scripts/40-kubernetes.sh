@@ -24,19 +24,6 @@ fi
 PROFILE
 chmod 0644 /etc/profile.d/oneke.sh
 
-# Longhorn attaches volumes over iSCSI. Where RKE2 runs the initiator's socket is there, and its daemon
-# starts with the first volume; on a gateway there is neither.
-for service in rke2-server rke2-agent; do
-    folder=/etc/systemd/system/$service.service.d
-    install -d -m 0755 "$folder"
-    cat > "$folder/10-oneke-iscsi.conf" <<'UNIT'
-[Unit]
-Wants=iscsid.socket
-After=iscsid.socket
-UNIT
-    chmod 0644 "$folder/10-oneke-iscsi.conf"
-done
-
 # Should somebody run multipathd all the same, it has to leave the disks alone that Longhorn attaches. They
 # are sd*; a VM's own SCSI disks have their paths on the host.
 # Source: multipath.conf(5), blacklist section; Longhorn's knowledge base on volumes and multipath.

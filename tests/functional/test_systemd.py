@@ -197,6 +197,19 @@ def test_systemd_understands_what_is_added_to_a_daemon(root: Path, name: str) ->
     assert (done.stderr, done.returncode) == ("", 0)
 
 
+@pytest.mark.parametrize("name", ["rke2-server.service", "rke2-agent.service"])
+def test_the_iscsi_initiator_is_there_where_rke2_runs(name: str) -> None:
+    unit = settings(f"{name}.d/10-oneke-iscsi.conf")["Unit"]
+    assert (unit["Wants"], unit["After"]) == ("iscsid.socket", "iscsid.socket")
+
+
+def test_a_gateway_gives_its_addresses_away_before_its_daemons_stop() -> None:
+    said = settings("keepalived.service.d/10-oneke-gateway.conf")
+    # Stopping goes the other way round.
+    assert set(said["Unit"]["After"].split()) == {"haproxy.service", "unbound.service"}
+    assert said["Service"]["Restart"] == "on-failure"
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_what_runs_for_long_is_shut_in(name: str) -> None:
     is_daemon = settings(name)["Service"]["Type"] != "oneshot"

@@ -65,8 +65,9 @@ def test_the_package_holds_what_the_image_has(root: Root, package: Path) -> None
         paths=(opt/oneke usr/local/bin/oneke-agent usr/share/oneke)
         list() (
             cd "$1"
-            find "${paths[@]}" usr/lib/systemd/system/oneke* -printf '%p %y %m %l\n' | sort
-            find "${paths[@]}" usr/lib/systemd/system/oneke* -type f -exec sha256sum {} + | sort
+            paths+=(usr/lib/systemd/system/{oneke*,*.service.d/*-oneke-*})
+            find "${paths[@]}" -printf '%p %y %m %l\n' | sort
+            find "${paths[@]}" -type f -exec sha256sum {} + | sort
         )
         list / > /tmp/image.list
         list /tmp/package > /tmp/package.list
