@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_interface
 from typing import Any
 
@@ -13,7 +13,11 @@ from appliance.errors import Problem
 from appliance.role import Findings
 from appliance.service import Service
 from appliance.values import AddressRange, Rejected, parse_address_range, range_of
-from appliance.yamltext import parse_documents
+from roles.common.chartsettings import (
+    check_own_settings,
+    doubts_about_own_settings,
+    own_settings,
+)
 from roles.common.components import (
     RANGES,
     ComponentParams,
@@ -25,8 +29,7 @@ from roles.common.components import (
     ranges_of,
     value_of,
 )
-
-_EXPECTED = "expected resources of Kubernetes in YAML"
+from roles.common.owntext import EXPECTED, flattened, read_documents, what_is_wrong_with
 
 
 def check_components(params: ComponentParams, services: Mapping[str, Service]) -> Findings:
@@ -41,8 +44,11 @@ def check_components(params: ComponentParams, services: Mapping[str, Service]) -
             warnings += _without_effect(name, component, params, services)
             continue
         problems += _check_ranges(name, params, services)
-        problems += _check_own_texts(component, params, services)
+        wrong = list(_check_own_texts(component, params, services))
+        own = () if wrong else tuple(own_settings(name, params, services))
+        problems += [*wrong, *(problem for one in own for problem in check_own_settings(one))]
         warnings += _doubts(name, component, params, services)
+        warnings += [doubt for one in own for doubt in doubts_about_own_settings(one)]
     return Findings(tuple(problems), tuple(warnings))
 
 
@@ -92,30 +98,19 @@ def _check_own_text(
 ) -> Iterator[Problem]:
     # It may hold secrets, and is not shown; addresses are none.
     try:
-        documents = [one for one in parse_documents(text) if one is not None]
+        documents = read_documents(text)
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f" (line {mark.line + 1})" if mark else ""
-        yield Problem(key, None, f"{_EXPECTED}; this is no YAML{place}")
+        yield Problem(key, None, f"{EXPECTED}; this is no YAML{place}")
         return
-    wrong = _what_is_wrong_with(documents, component)
+    wrong = what_is_wrong_with(documents, component)
     if wrong:
         yield Problem(key, None, wrong)
         return
-    for document in _flattened(documents):
+    for document in flattened(documents):
         for place_of in component.addresses:
             yield from _check_addresses(key, document, place_of, params)
-
-
-def _flattened(documents: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Yield all documents, and those of lists by themselves."""
-    for document in documents:
-        items = document.get("items") if document["kind"].endswith("List") else None
-        yield from (
-            (one for one in items if isinstance(one, dict))
-            if isinstance(items, list)
-            else (document,)
-        )
 
 
 def _check_addresses(
@@ -143,33 +138,6 @@ def _read_range(text: object) -> AddressRange:
     if "/" in text:
         return range_of(ip_interface(text.strip()).network)
     return parse_address_range(text.strip())
-
-
-def _what_is_wrong_with(documents: Sequence[Any], component: Component) -> str | None:
-    expected = _EXPECTED
-    if not documents:
-        return f"{expected}; there is none"
-    for document in documents:
-        if not isinstance(document, dict):
-            return f"{expected}, each a mapping"
-        for refused in component.refused:
-            if refused.matches(document):
-                return refused.because
-        wrong = _missing_in(document)
-        if wrong:
-            return f"{expected}, each with apiVersion, kind and metadata.name; {wrong}"
-    return None
-
-
-def _missing_in(document: Mapping[object, object]) -> str | None:
-    for key in ("apiVersion", "kind"):
-        if not isinstance(document.get(key), str):
-            return f"one has no {key}"
-    metadata = document.get("metadata")
-    name = metadata.get("name") if isinstance(metadata, dict) else None
-    if not isinstance(name, str) and not str(document["kind"]).endswith("List"):
-        return f"one of kind {document['kind']} has no name"
-    return None
 
 
 def _without_effect(
