@@ -54,6 +54,8 @@ class Departure(Protocol):
         vm_id: The VM whose node it is; None where it is not known. A node of that name that names
             another VM is left alone.
         outcome: What is told when it is out.
+        lingers: What is told where it was deleted, which can not be taken back, and was not seen to
+            be gone; empty before that.
     """
 
     node: str
@@ -61,6 +63,7 @@ class Departure(Protocol):
     hint: str
     vm_id: int | None
     outcome: str
+    lingers: str
 
     def learn(self, service: Service) -> None:
         """Note what others of the service publish of themselves."""
@@ -91,7 +94,7 @@ class AgentDeparture:
     def __init__(self, system: System, node: str, vm_id: int | None) -> None:
         """Prepare to take the node of a VM out."""
         self.node, self.vm_id = node, vm_id
-        self.outcome = _outcome(node)
+        self.outcome, self.lingers = _outcome(node), ""
         self._kubernetes, self._clock = system.kubernetes, system.clock
         self._silence = Silence(system)
 
@@ -119,6 +122,7 @@ class AgentDeparture:
             return Ready()
         if not found.is_going and not self._kubernetes.delete_node(access, found):
             return Ready()
+        self.lingers = _lingers(self.node, "something holds it still")
         return NotYet("its node is being deleted")
 
     def preview(self) -> Readiness:
@@ -163,7 +167,7 @@ class ServerDeparture:
             log: Where data goes.
         """
         self.node, self.vm_id = node, vm_id
-        self.outcome = _outcome(node)
+        self.outcome, self.lingers = _outcome(node), ""
         self._system = system
         self._make_cleaning = make_cleaning
         self._log = log
@@ -250,6 +254,7 @@ class ServerDeparture:
             return Ready()
         if isinstance(removal, Hold):
             return Failed(removal.reason) if removal.is_final else NotYet(removal.reason)
+        self.lingers = _lingers(self.node, "etcd has not let go of its member yet")
         return NotYet("etcd lets go of its member")
 
     # ---- whom to ask
@@ -318,3 +323,7 @@ def _timed(access: Access, until_s: float) -> Access:
 
 def _outcome(node: str) -> str:
     return f"the cluster knows {node} no more"
+
+
+def _lingers(node: str, why: str) -> str:
+    return f"its node is deleted; {why}: look with kubectl get node {node} on a master"

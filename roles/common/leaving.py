@@ -46,7 +46,9 @@ _EVERY_S = 0.5
 
 BALANCERS, PODS, NODE = "balancers", "pods", "node"
 KEPT, WITHDRAWN, MOVED, LEFT, REMOVED = "kept", "withdrawn", "moved", "left", "removed"
-_UNDONE = (KEPT, LEFT)
+# Of a node: deleted, and not seen to be gone.
+DELETED = "deleted"
+_UNDONE = (KEPT, LEFT, DELETED)
 TO_WITHDRAW, TO_MOVE, TO_REMOVE = "to withdraw", "to move", "to remove"
 
 
@@ -93,10 +95,8 @@ class Leaving:
             balancers,
             *self._leave_cluster(onegate, whole, noticed, balancers, dry_run=dry_run),
         ]
-        undone = [line for line in lines if line.verdict in _UNDONE]
-        return TaskResult(
-            tuple(lines), "; ".join(f"{line.subject}: {line.reason}" for line in undone)
-        )
+        undone = [f"{line.subject}: {line.reason}" for line in lines if _is_undone(line)]
+        return TaskResult(tuple(lines), "; ".join(undone))
 
     def _stood_behind_one(self, own: Vm) -> bool:
         """Say whether gateways may know it: a run before this one may just have withdrawn it."""
@@ -169,12 +169,15 @@ class Leaving:
             self.system.clock.sleep(noticed.remaining_s())
         node = self._remove(departure, whole.share(REMOVAL_S))
         yield node
-        if node.verdict == KEPT:
-            self.reporter.failed(f"leaves, and its node stays in the cluster: {node.reason}")
+        self._tell_end(node, pods, balancers)
+
+    def _tell_end(self, node: TaskLine, *others: TaskLine) -> None:
+        undone = "".join(f"; {one.reason}" for one in others if _is_undone(one))
+        if node.verdict == REMOVED:
+            self.reporter.progress(CONFIGURING, f"left the cluster{undone}")
             return
-        left = f"; pods: {pods.reason}" if pods.verdict == LEFT else ""
-        untold = f"; {balancers.reason}" if balancers.verdict == KEPT else ""
-        self.reporter.progress(CONFIGURING, f"left the cluster{left}{untold}")
+        stays = ", and its node stays in the cluster" if node.verdict == KEPT else ""
+        self.reporter.failed(f"leaves{stays}: {node.reason}{undone}")
 
     def _drain(self, departure: Departure, deadline: Deadline) -> TaskLine:
         self._tell(CONFIGURING, "pods go to other nodes", deadline, _TELLING_PODS_S)
@@ -190,7 +193,7 @@ class Leaving:
                 on_reason=lambda said: self._tell(WAITING, said, deadline, _TELLING_PODS_S),
             )
         except NotReady as ended:
-            unseen = f"they could not be moved: {ended.reason}"
+            unseen = f"its pods could not be moved: {ended.reason}"
             return TaskLine(PODS, LEFT, drain.tell_left(ended.reason) if drain.left else unseen)
         count = len(drain.moved)
         return TaskLine(PODS, MOVED, f"{count} of them" if count else "there were none to move")
@@ -208,6 +211,8 @@ class Leaving:
                 on_reason=lambda said: self._tell(WAITING, said, deadline, _TELLING_REMOVAL_S),
             )
         except NotReady as ended:
+            if departure.lingers:
+                return TaskLine(NODE, DELETED, departure.lingers)
             return TaskLine(NODE, KEPT, ended.reason, departure.hint)
         finally:
             departure.end()
@@ -228,6 +233,8 @@ class Leaving:
             return
         if isinstance(found, Ready):
             yield TaskLine(NODE, TO_REMOVE, f"{departure.node} can go")
+        elif departure.lingers:
+            yield TaskLine(NODE, DELETED, departure.lingers)
         else:
             yield TaskLine(NODE, KEPT, found.reason, departure.hint)
 
@@ -250,6 +257,10 @@ def _service(onegate: OneGate) -> Service | None:
         return onegate.service((MASTER_ROLE,))
     except OneGateError:
         return None
+
+
+def _is_undone(line: TaskLine) -> bool:
+    return line.verdict in _UNDONE
 
 
 def _only(subject: str, verdict: str, reason: str) -> TaskResult:

@@ -299,7 +299,7 @@ def test_each_step_is_told_in_onegate_and_on_the_console(worker: Machine) -> Non
         "leaving: a budget for disruptions does not let go of default/db",
         "leaving: its node is taken out of the cluster",
         "leaving: its node is being deleted",
-        f"left the cluster; pods: {HELD}",
+        f"left the cluster; {HELD}",
     ]
     assert worker.told[0].endswith("leaving: pods go to other nodes")
     assert len(worker.told) == len(steps)
@@ -400,6 +400,60 @@ def test_a_master_whose_going_would_cost_the_majority_says_why(masters: list[Mac
     assert first.name in first.cloud.kubernetes.members
     assert second.name in first.cloud.kubernetes.members
     assert first.cloud.kubernetes.leases == {}
+
+
+@pytest.mark.parametrize("is_left_alone", [False, True])
+def test_a_master_that_is_deleted_and_not_gone_yet_does_not_say_that_it_stays(
+    masters: list[Machine], is_left_alone: bool
+) -> None:
+    """Its own API ends with its member; the others may be gone as well when etcd lets go of it."""
+    first = masters[0]
+    remove(first)
+    kubernetes = first.cloud.kubernetes
+    kubernetes.held.add(first.name)
+    kubernetes.place(first.name, make_pod("db"))
+    kubernetes.guarded = {"db"}
+    if is_left_alone:
+        honest = kubernetes.delete_node
+
+        def fall_silent(access: Access, node: Node) -> bool:
+            was_there = honest(access, node)
+            kubernetes.go_down(DOWN)
+            return was_there
+
+        kubernetes.delete_node = fall_silent
+    result = leave(first)
+    found = (
+        "its node is deleted; etcd has not let go of its member yet: look with kubectl get node"
+        f" {first.name} on a master"
+    )
+    assert verdicts(result)["node"] == "deleted"
+    assert result.lines[-1].reason == found
+    assert result.lines[-1].hint == ""
+    assert result.trouble == f"pods: {HELD}; node: {found}"
+    told = f"leaves: {found}; default/db could not be moved: a budget"
+    assert first.published("ONEKE_ERROR").startswith(told)
+    assert verdicts(leave(first, dry_run=True))["node"] == ("kept" if is_left_alone else "deleted")
+
+
+def test_a_worker_whose_node_something_holds_says_that_it_is_deleted(worker: Machine) -> None:
+    remove(worker)
+    worker.cloud.kubernetes.held.add(worker.name)
+    result = leave(worker)
+    assert verdicts(result)["node"] == "deleted"
+    assert result.lines[-1].reason.startswith("its node is deleted; something holds it still")
+    assert worker.published("ONEKE_ERROR").startswith("leaves: its node is deleted")
+
+
+def test_where_a_node_stays_the_pods_that_are_left_are_told_too(master: Machine) -> None:
+    remove(master)
+    kubernetes = master.cloud.kubernetes
+    kubernetes.place(master.name, make_pod("db"))
+    kubernetes.guarded = {"db"}
+    leave(master)
+    told = master.published("ONEKE_ERROR")
+    assert told.startswith("leaves; and its node stays in the cluster: it is the last member")
+    assert "; default/db could not be moved: a budget for disruptions" in told
 
 
 def test_a_master_whose_turn_does_not_come_stays_in(masters: list[Machine]) -> None:
