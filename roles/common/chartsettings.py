@@ -182,9 +182,18 @@ def _missed(settings: Mapping[str, object], replaced: Mapping[str, object]) -> l
     return [
         f"{path}: {to_yaml(value)}"
         for path, value in replaced.items()
-        if path not in settings
-        or (isinstance(value, bool) and str(settings[path]).lower() != str(value).lower())
+        if (path in settings and _is_turned_round(settings[path], value))
+        or (path not in settings and not _is_off(path, value))
     ]
+
+
+def _is_turned_round(own: object, replaced: object) -> bool:
+    return isinstance(replaced, bool) and str(own).lower() != str(replaced).lower()
+
+
+def _is_off(path: str, value: object) -> bool:
+    """Say whether a value leaves a feature of a chart off, as it is where nobody sets it."""
+    return value is False and path.endswith(".enabled")
 
 
 def _has_secret_values(document: Document) -> bool:

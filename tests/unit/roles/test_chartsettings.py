@@ -105,6 +105,11 @@ def test_what_keeps_the_settings_of_cilium_away_is_refused(
     assert said in found
 
 
+def test_the_example_of_the_parameter_is_taken_as_it_is() -> None:
+    (entry,) = (one for one in SERVICES["rke2"].entries if one.name == OWN)
+    assert warnings(yaml.safe_load(entry.example)) == []
+
+
 def test_a_template_that_names_no_plug_in_is_held_against_cilium() -> None:
     with pytest.raises(ParameterProblems, match="expected a HelmChartConfig rke2-cilium"):
         own = yaml.safe_dump(config("rke2-canal"))
