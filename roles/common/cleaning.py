@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from appliance.errors import (
@@ -45,6 +45,7 @@ class Cleaning:
         only_servers: Whether others than servers are left alone.
         is_hurried: Whether there is little time: OneGate is not waited for long, nor spared, and
             nodes are not long left alone.
+        ask_first: Asked before each deletion; says what forbids it by now, or nothing.
     """
 
     system: System
@@ -55,6 +56,7 @@ class Cleaning:
     log: Logger
     only_servers: bool = False
     is_hurried: bool = False
+    ask_first: Callable[[], str] = lambda: ""
 
     def run(self, *, dry_run: bool) -> TaskResult:
         """Delete what is dead for good, or tell what would be deleted; see `Task.run`.
@@ -152,6 +154,9 @@ class Cleaning:
         if dry_run:
             return TaskLine(name, TO_DELETE, finding.reason)
         try:
+            forbidden = self.ask_first()
+            if forbidden:
+                return TaskLine(name, KEPT, forbidden)
             was_there = self.system.kubernetes.delete_node(self.access, finding.node)
         except KubernetesConflict:
             changed = "changed while it was looked at, and may live; look again"

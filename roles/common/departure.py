@@ -222,6 +222,10 @@ class ServerDeparture:
             return NotYet("masters that may be dead go first")
         found = self._decide(nodes)
         if isinstance(found, Remove):
+            # It took its time to ask the others: another one may have the turn by now.
+            lost = self._turn.keep(access)
+            if lost:
+                return NotYet(lost)
             self._system.kubernetes.delete_node(access, found.node)
         return self._readiness_of(found)
 
@@ -240,9 +244,10 @@ class ServerDeparture:
         return self._serves(replace(self._access_to(node.addresses[0]), longest_s=WELL_ANSWER_S))
 
     def _clean(self, access: Access) -> None:
-        """Delete dead servers."""
+        """Delete dead servers, as long as it has its turn."""
+        cleaning = replace(self._make_cleaning(access), ask_first=lambda: self._turn.keep(access))
         try:
-            for line in self._make_cleaning(access).run(dry_run=False).lines:
+            for line in cleaning.run(dry_run=False).lines:
                 self._log.info("leaving.looked", node=line.subject, reason=line.reason)
         except OnekeError as error:
             self._log.warning("leaving.not_looked", reason=str(error))

@@ -14,8 +14,11 @@ from appliance.system import System
 from appliance.system.kubernetes import Access, Lease
 
 NAMESPACE, NAME = "kube-system", "oneke-leaving"
-DURATION_S = 20.0
+DURATION_S = 30.0
+"""Longer than a look for dead masters takes, except where OneGate is very slow."""
 _LONGEST_S = 60.0
+_TAKEN = "another master takes its turn to leave just now"
+_LOST = "its turn to leave passed on while it looked"
 
 
 class Turn:
@@ -39,22 +42,39 @@ class Turn:
         Raises:
             KubernetesError: The API server did not do it.
         """
-        kubernetes, clock = self._system.kubernetes, self._system.clock
-        found = kubernetes.lease(access, NAMESPACE, NAME)
+        found = self._system.kubernetes.lease(access, NAMESPACE, NAME)
         if found is not None and not self._may_take(found):
             self._held = None
             return f"{found.holder} leaves the cluster just now, and masters leave one at a time"
         lease = found or Lease(NAMESPACE, NAME, "", 0, None)
-        claim = replace(lease, holder=self._holder, duration_s=DURATION_S, renewed_s=clock.now())
+        return "" if self._claim(access, lease) else _TAKEN
+
+    def keep(self, access: Access) -> str:
+        """Renew the turn that was taken, where nobody else had it since.
+
+        Returns:
+            Why it is lost, and what was seen in it may not be so any more; empty where it is kept.
+
+        Raises:
+            KubernetesError: The API server did not do it.
+        """
+        held, found = self._held, self._system.kubernetes.lease(access, NAMESPACE, NAME)
+        if held and found and held.resource_version == found.resource_version:
+            return "" if self._claim(access, found) else _LOST
+        self._held = None
+        return _LOST
+
+    def _claim(self, access: Access, lease: Lease) -> bool:
+        now_s = self._system.clock.now()
+        claim = replace(lease, holder=self._holder, duration_s=DURATION_S, renewed_s=now_s)
         # A claim whose answer does not come may have been heard.
         self._is_unsure = True
         try:
-            self._held = kubernetes.put_lease(access, claim)
-            self._is_unsure = False
+            self._held = self._system.kubernetes.put_lease(access, claim)
         except KubernetesConflict:
-            self._held, self._is_unsure = None, False
-            return "another master takes its turn to leave just now"
-        return ""
+            self._held = None
+        self._is_unsure = False
+        return self._held is not None
 
     def _may_take(self, lease: Lease) -> bool:
         if lease.holder in ("", self._holder):

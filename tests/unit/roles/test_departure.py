@@ -16,6 +16,7 @@ from roles.common.cleaning import Cleaning
 from roles.common.departure import (
     CLEAN_EVERY_S,
     CLEANING_S,
+    LONGEST_ANSWER_S,
     WELL_ANSWER_S,
     AgentDeparture,
     ServerDeparture,
@@ -23,6 +24,7 @@ from roles.common.departure import (
 from roles.common.drain import SILENT_S
 from roles.common.endpoints import ClusterEndpoint
 from roles.common.etcdmembers import find_members
+from roles.common.leaving import REMOVAL_S
 from roles.common.rke2config import VM_LABEL
 from roles.common.turn import DURATION_S, NAME
 from tests.fakes import (
@@ -343,6 +345,45 @@ def test_the_turn_of_one_that_was_cut_passes_on() -> None:
     second.end()
     assert masters.names == ["m3"]
     assert masters.kubernetes.leases == {}
+
+
+def test_a_turn_lasts_longer_than_a_look_and_passes_on_in_the_time_that_others_have() -> None:
+    assert CLEANING_S < DURATION_S < REMOVAL_S
+    # From its renewal to the answer to the deletion that it was renewed for.
+    assert 2 * LONGEST_ANSWER_S < DURATION_S
+
+
+def pass_on(masters: Masters) -> None:
+    """Let another master have the turn."""
+    lease = masters.kubernetes.leases[NAME]
+    masters.kubernetes.leases[NAME] = replace(lease, holder="m2", resource_version="99")
+
+
+@pytest.mark.parametrize("is_dead", [False, True])
+def test_who_lost_its_turn_while_it_looked_deletes_nothing(
+    monkeypatch: pytest.MonkeyPatch, is_dead: bool
+) -> None:
+    masters = Masters(3)
+    if is_dead:
+        masters.die(3)
+        masters.onegate.answered = lambda: pass_on(masters)
+    honest = masters.kubernetes.health
+
+    def answer_late(access: Access) -> Health:
+        if NAME in masters.kubernetes.leases and not is_dead:
+            pass_on(masters)
+        return honest(access)
+
+    monkeypatch.setattr(masters.kubernetes, "health", answer_late)
+    departure = masters.leave(1)
+    assert isinstance(departure.look(), NotYet)
+    departure.end()
+    assert not [one for one in masters.kubernetes.asked if one.startswith("delete")]
+    assert masters.kubernetes.leases[NAME].holder == "m2"
+    monkeypatch.undo()
+    masters.onegate.answered = lambda: None
+    del masters.kubernetes.leases[NAME]
+    assert masters.go_on(masters.leave(1)) == Ready()
 
 
 @pytest.mark.parametrize("steps", range(8))

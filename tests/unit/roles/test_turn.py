@@ -47,6 +47,57 @@ def test_the_turn_is_kept_for_as_long_as_it_is_renewed(masters: Masters) -> None
         assert second.take(ADMIN) != ""
 
 
+def test_a_turn_that_is_kept_does_not_end(masters: Masters) -> None:
+    first, second = masters.turn("m1"), masters.turn("m2")
+    first.take(ADMIN)
+    for _ in range(3):
+        masters.clock.pass_time(DURATION_S - 1)
+        assert second.take(ADMIN) != ""
+        assert first.keep(ADMIN) == ""
+    first.release(ADMIN)
+    assert masters.kubernetes.leases == {}
+
+
+@pytest.mark.parametrize("is_given_back", [False, True])
+def test_a_turn_that_another_one_had_meanwhile_is_lost(
+    masters: Masters, is_given_back: bool
+) -> None:
+    first, second = masters.turn("m1"), masters.turn("m2")
+    first.take(ADMIN)
+    second.take(ADMIN)
+    masters.clock.pass_time(DURATION_S + 1)
+    assert second.take(ADMIN) == ""
+    if is_given_back:
+        second.release(ADMIN)
+    assert first.keep(ADMIN) == "its turn to leave passed on while it looked"
+    first.release(ADMIN)
+    assert masters.holder == ("" if is_given_back else "m2")
+
+
+def test_a_turn_that_was_never_taken_is_not_kept(masters: Masters) -> None:
+    assert masters.turn("m1").keep(ADMIN) != ""
+    assert masters.kubernetes.leases == {}
+
+
+def test_a_turn_is_not_kept_by_two_at_once(
+    masters: Masters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = masters.turn("m1"), masters.turn("m2")
+    first.take(ADMIN)
+    second.take(ADMIN)
+    masters.clock.pass_time(DURATION_S + 1)
+    honest = masters.kubernetes.put_lease
+
+    def be_late(access: Access, lease: Lease) -> Lease:
+        monkeypatch.setattr(masters.kubernetes, "put_lease", honest)
+        assert second.take(ADMIN) == ""
+        return honest(access, lease)
+
+    monkeypatch.setattr(masters.kubernetes, "put_lease", be_late)
+    assert first.keep(ADMIN) != ""
+    assert masters.holder == "m2"
+
+
 def test_a_turn_that_is_given_back_leaves_nothing_behind(masters: Masters) -> None:
     first, second = masters.turn("m1"), masters.turn("m2")
     first.take(ADMIN)
