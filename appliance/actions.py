@@ -14,27 +14,23 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from pathlib import PurePosixPath
 
 from appliance import paths
 from appliance.errors import (
     CommandError,
     ConfigurationRefused,
-    FileError,
     NotText,
     StillDifferent,
     UnitFailed,
 )
 from appliance.plan import Change, diff_texts
 from appliance.system import System
-from appliance.system.network import route_in_force
 from appliance.system.onegate import encode_update
 from appliance.system.units import UnitState
 
 _ENABLED = ("enabled", "enabled-runtime")
 _JUST_BEGUN_S = 2.0
-_ROUTE_EVERY_S = 0.1
 
 # What HAProxy says after the lines that tell what is wrong.
 _SUMMARY = re.compile(r"Error\(s\) found in configuration file|Fatal errors found in configuration")
@@ -82,7 +78,7 @@ class WriteFile:
 
     def preflight(self, system: System) -> None:
         """Let the judge see the text in a private file."""
-        if self.judge is None or self._is_written(system):
+        if self.judge is None or _holds(system, self.path, self.text):
             return
         candidate = paths.CANDIDATE_DIR / self.path.name
         log = paths.CANDIDATE_DIR / f"{self.path.name}.log"
@@ -129,16 +125,10 @@ class WriteFile:
 
     def apply(self, system: System) -> None:
         """Drop the memory of what is loaded, then write."""
-        if not self._is_written(system):
+        if not _holds(system, self.path, self.text):
             for unit in self.loaded_by:
                 system.files.remove(_loaded_path(unit))
         system.files.write(self.path, self.text, mode=self.mode, owner=self.owner, group=self.group)
-
-    def _is_written(self, system: System) -> bool:
-        try:
-            return system.files.read(self.path) == self.text
-        except NotText:
-            return False
 
 
 @dataclass(frozen=True)
@@ -245,47 +235,6 @@ class EnsureFolder:
 
 
 @dataclass(frozen=True)
-class KernelSettings:
-    """Kernel settings in force now; a file in /etc/sysctl.d keeps them for the next boot.
-
-    Attributes:
-        wanted: Key and value, in the order they are written: net.ipv4.ip_forward resets those of
-            the links.
-    """
-
-    wanted: tuple[tuple[str, str], ...]
-
-    @property
-    def name(self) -> str:
-        """All of them at once."""
-        return "kernel settings"
-
-    def preflight(self, system: System) -> None:
-        """A setting that the kernel does not have can not be written later either."""
-        missing = [key for key, _ in self.wanted if system.network.read_setting(key) is None]
-        if missing:
-            raise FileError(
-                f"{', '.join(missing)}: the kernel has no such setting",
-                hint="is the interface there? ip link shows those that are",
-            )
-
-    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
-        """Compare each."""
-        different = [
-            f"{key}={value} (was {found})"
-            for key, value in self.wanted
-            if (found := system.network.read_setting(key)) != value
-        ]
-        return Change(f"set {len(different)}", "\n".join(different)) if different else None
-
-    def apply(self, system: System) -> None:
-        """Write those that differ, in order."""
-        for key, value in self.wanted:
-            if system.network.read_setting(key) != value:
-                system.network.write_setting(key, value)
-
-
-@dataclass(frozen=True)
 class ReplaceTable:
     """One nftables table of our own, replaced as a whole in one transaction.
 
@@ -328,15 +277,9 @@ class ReplaceTable:
         listed = system.packet_filter.list_table(self.family, self.table)
         if not self.rules:
             return None if listed is None else Change("delete", diff_texts(listed, ""))
-        if listed is not None and self._was_loaded(system, listed):
+        if listed is not None and _holds(system, self._record, self._remembered(listed)):
             return None
         return Change("replace" if listed else "load", diff_texts(listed, self.rules))
-
-    def _was_loaded(self, system: System, listed: str) -> bool:
-        try:
-            return system.files.read(self._record) == self._remembered(listed)
-        except NotText:
-            return False
 
     def _remembered(self, listed: str) -> str:
         return json.dumps({"rules": self.rules, "listed": listed})
@@ -400,7 +343,7 @@ class RunUnit:
             return True
         try:
             return system.files.read(_loaded_path(self.unit)) == digest_of(system, self.files)
-        except NotText:
+        except NotText:  # the record, or one of the files
             return False
 
     def apply(self, system: System) -> None:
@@ -478,7 +421,8 @@ class BeginUnit:
             if self._was_just_begun(system):
                 return None
             return Change("start, without waiting for it")
-        return None if self._has_settings(system) else Change("restart, with other settings")
+        has_settings = _holds(system, _loaded_path(self.unit), self.settings)
+        return None if has_settings else Change("restart, with other settings")
 
     def _was_just_begun(self, system: System) -> bool:
         try:
@@ -494,12 +438,6 @@ class BeginUnit:
     def _begin(self, system: System, *, anew: bool) -> None:
         system.units.begin(self.unit, anew=anew)
         system.files.write(self._record, f"{system.clock.uptime()}\n", mode=0o600)
-
-    def _has_settings(self, system: System) -> bool:
-        try:
-            return system.files.read(_loaded_path(self.unit)) == self.settings
-        except NotText:
-            return False
 
     def apply(self, system: System) -> None:
         """Have it started, so that a cut anywhere ends in a unit that runs with the settings.
@@ -581,156 +519,18 @@ class StopUnit:
         system.files.remove(_loaded_path(self.unit))
 
 
-@dataclass(frozen=True)
-class SetHostName:
-    """The machine's host name, for this boot and the next ones."""
-
-    host_name: str
-
-    @property
-    def name(self) -> str:
-        """What it is about."""
-        return "host name"
-
-    def preflight(self, system: System) -> None:
-        """Nothing can refuse."""
-
-    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
-        """Compare with the name kept and the name in force."""
-        kept = (system.files.read(paths.HOST_NAME) or "").strip()
-        in_force = system.network.read_setting("kernel.hostname")
-        if (kept, in_force) == (self.host_name, self.host_name):
-            return None
-        return Change(f"set {self.host_name} (was {in_force})", paths=(paths.HOST_NAME,))
-
-    def apply(self, system: System) -> None:
-        """Set both; the file first, which a broken hostnamed does not keep from the next boot."""
-        system.files.write(paths.HOST_NAME, f"{self.host_name}\n")
-        system.commands.run(("hostname", "--", self.host_name))
-
-
-@dataclass(frozen=True)
-class BringUp:
-    """A link that is up, although it has no address of its own."""
-
-    link: str
-
-    @property
-    def name(self) -> str:
-        """The link."""
-        return f"link {self.link}"
-
-    def preflight(self, system: System) -> None:
-        """A link that is not there can not be brought up later either."""
-        if not any(link.name == self.link for link in system.network.links()):
-            raise FileError(f"{self.link}: no such link", hint="ip link shows those that are")
-
-    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
-        """See whether it is up."""
-        up = any(link.is_up for link in system.network.links() if link.name == self.link)
-        return None if up else Change("bring up")
-
-    def apply(self, system: System) -> None:
-        """Bring it up."""
-        system.network.set_up(self.link)
-
-
-@dataclass(frozen=True)
-class RuntimeDefaultRoute:
-    """A default route until the next boot, where there is none."""
-
-    gateway: IPv4Address
-    link: str
-
-    @property
-    def name(self) -> str:
-        """The route."""
-        return "default route"
-
-    def preflight(self, system: System) -> None:
-        """Nothing can refuse."""
-
-    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
-        """See whether there is any default route."""
-        if any(route.destination == "default" for route in system.network.routes()):
-            return None
-        return Change(f"via {self.gateway} on {self.link}, until the next boot")
-
-    def apply(self, system: System) -> None:
-        """Set it."""
-        system.network.replace_default_route(self.gateway, self.link)
-
-
-@dataclass(frozen=True)
-class DefaultRoute:
-    """The default route that is in force.
-
-    Attributes:
-        patience_s: How long whoever manages the link is given to set it; then it is set by hand.
-    """
-
-    gateway: IPv4Address
-    link: str
-    patience_s: float = 0.0
-
-    @property
-    def name(self) -> str:
-        """The route."""
-        return "default route"
-
-    def preflight(self, system: System) -> None:
-        """Nothing can refuse."""
-
-    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
-        """Compare with the one of the lowest metric."""
-        found = route_in_force(system.network.routes())
-        if found and (found.gateway, found.link) == (self.gateway, self.link):
-            return None
-        was = f" (was via {found.gateway} on {found.link})" if found else ""
-        return Change(f"via {self.gateway} on {self.link}{was}")
-
-    def apply(self, system: System) -> None:
-        """Wait for it to come, or set it."""
-        end = system.clock.monotonic() + self.patience_s
-        while system.clock.monotonic() < end:
-            if self.check(system, frozenset()) is None:
-                return
-            system.clock.sleep(_ROUTE_EVERY_S)
-        system.network.replace_default_route(self.gateway, self.link)
-
-
-@dataclass(frozen=True)
-class NoDefaultRoute:
-    """No default route through a gateway that is not to be used any more."""
-
-    gateway: IPv4Address
-    link: str
-
-    @property
-    def name(self) -> str:
-        """The route that was."""
-        return f"default route via {self.gateway}"
-
-    def preflight(self, system: System) -> None:
-        """Nothing can refuse."""
-
-    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
-        """See whether it is there."""
-        is_there = any(
-            (route.destination, route.gateway, route.link) == ("default", self.gateway, self.link)
-            for route in system.network.routes()
-        )
-        return Change("remove") if is_there else None
-
-    def apply(self, system: System) -> None:
-        """Remove it."""
-        system.network.remove_default_route(self.gateway, self.link)
-
-
 def mark_loaded(system: System, unit: str, digest: str) -> None:
     """Remember what a unit runs with, as `digest_of` told it before the unit read it."""
     system.files.ensure_folder(paths.STATE_DIR, mode=0o700)
     system.files.write(_loaded_path(unit), digest, mode=0o600)
+
+
+def _holds(system: System, path: PurePosixPath, text: str) -> bool:
+    """Say whether a file holds this very text."""
+    try:
+        return system.files.read(path) == text
+    except NotText:
+        return False
 
 
 def _loaded_path(unit: str) -> PurePosixPath:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from ipaddress import AddressValueError, IPv4Address
 from urllib.parse import urlsplit
 
-from appliance.actions import RuntimeDefaultRoute
 from appliance.context import Context
+from appliance.networkactions import RuntimeDefaultRoute
 from appliance.system.network import Link, link_towards
 
 _GATEWAY = re.compile(r"ETH\d+_GATEWAY\Z")

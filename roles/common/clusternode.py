@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from appliance.actions import BeginUnit, Publish, RemoveFile, SetHostName, WriteFile
+from appliance.actions import BeginUnit, Publish, RemoveFile, WriteFile
 from appliance.errors import ParameterProblems
 from appliance.facts import Facts, FactsWanted
+from appliance.networkactions import SetHostName
 from appliance.plan import Action, GiveUp, Pause, Plan
 from appliance.role import Findings, StatusLine
 from appliance.secret import Secret

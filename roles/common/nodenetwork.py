@@ -18,9 +18,10 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from appliance import paths
-from appliance.actions import DefaultRoute, NoDefaultRoute, RemoveFile, RunUnit, WriteFile
+from appliance.actions import RemoveFile, RunUnit, WriteFile
 from appliance.errors import Problem
 from appliance.facts import Facts, FactsWanted, Probe
+from appliance.networkactions import DefaultRoute, NoDefaultRoute
 from appliance.plan import Action
 from appliance.render import render
 from appliance.role import Findings, StatusLine

@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from appliance.actions import (
-    BringUp,
     Judge,
-    KernelSettings,
     RemoveFile,
     ReplaceTable,
     RunUnit,
@@ -18,6 +16,7 @@ from appliance.actions import (
 from appliance.errors import Problem, UnknownRole
 from appliance.facts import Facts, FactsWanted
 from appliance.logs import Logger
+from appliance.networkactions import BringUp, KernelSettings
 from appliance.plan import Action, Plan, Stage
 from appliance.render import render
 from appliance.report import Reporter

@@ -11,14 +11,11 @@ import pytest
 from appliance import paths
 from appliance.actions import (
     BeginUnit,
-    BringUp,
     EnsureSecret,
     Judge,
-    KernelSettings,
     Publish,
     RemoveFile,
     ReplaceTable,
-    RuntimeDefaultRoute,
     RunUnit,
     StopUnit,
     WriteFile,
@@ -33,6 +30,7 @@ from appliance.errors import (
     StillDifferent,
     UnitFailed,
 )
+from appliance.networkactions import BringUp, KernelSettings, RuntimeDefaultRoute
 from appliance.plan import Action
 from appliance.system import System
 from appliance.system.network import Route
@@ -490,12 +488,13 @@ def test_a_unit_is_brought_into_service_with_what_is_missing_only(
         assert action.check(system, NOTHING) is None
 
 
-def test_a_file_changed_behind_the_units_back_makes_it_reload() -> None:
+@pytest.mark.parametrize("found", ["two\n", b"\xff\xfe\x00"])
+def test_a_file_changed_behind_the_units_back_makes_it_reload(found: str | bytes) -> None:
     files, units = FakeFiles({str(CONF): "one\n"}), FakeUnits({UNIT: RUNNING})
     system = make_system(files=files, units=units)
     action = RunUnit(UNIT, (CONF,))
     action.apply(system)
-    files.put(CONF, "two\n")
+    files.put(CONF, found)
     change = action.check(system, NOTHING)
     assert change is not None
     assert change.summary == "reload"

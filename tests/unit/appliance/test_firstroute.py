@@ -6,9 +6,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from appliance.actions import RuntimeDefaultRoute
 from appliance.context import Context
 from appliance.firstroute import build_first_route
+from appliance.networkactions import RuntimeDefaultRoute
 from tests.fakes import make_link
 
 PRIVATE = make_link("eth0", "172.20.0.101/24")

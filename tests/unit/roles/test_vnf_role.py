@@ -8,9 +8,10 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from appliance.actions import BringUp, KernelSettings, ReplaceTable, RunUnit, StopUnit, WriteFile
+from appliance.actions import ReplaceTable, RunUnit, StopUnit, WriteFile
 from appliance.errors import ParameterProblems
 from appliance.facts import Facts
+from appliance.networkactions import BringUp, KernelSettings
 from appliance.plan import Stage
 from appliance.system.network import Link
 from appliance.system.units import UnitState
