@@ -2,7 +2,8 @@
 
 The agent founds each cluster from its context; a worker and a storage node join it, so that pods
 find their places. All pairs of choices are there in some cluster; with ONEKE_EVERY_CHOICE=1 in the
-environment all of their combinations are.
+environment all of their combinations are. A test is called after its cluster, so that `-k cilium`
+runs those of one plug-in.
 """
 
 from __future__ import annotations
@@ -59,6 +60,11 @@ OWN_CNI = {
 }
 
 
+COMPONENTS = ("multus", "longhorn", "traefik", "metallb", "cleaner")
+SWITCHES = {name: f"ONEAPP_K8S_{name.upper()}_ENABLED" for name in COMPONENTS}
+SWITCHES |= {"bgp": "ONEAPP_K8S_CILIUM_BGP_ENABLED"}
+
+
 @dataclass(frozen=True)
 class Choice:
     """What somebody asks for."""
@@ -68,17 +74,23 @@ class Choice:
     longhorn: bool = False
     traefik: bool = False
     metallb: bool = False
+    cleaner: bool = False
+    bgp: bool = False
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether there is such a choice: the switch of BGP is Cilium's."""
+        return self.cni == "cilium" or not self.bgp
 
     @property
     def context(self) -> dict[str, object]:
         """The parameters that say so."""
         asked: dict[str, object] = {"ONEAPP_K8S_CNI_PLUGIN": self.cni}
-        for name in ("multus", "longhorn", "traefik", "metallb"):
-            asked[f"ONEAPP_K8S_{name.upper()}_ENABLED"] = "YES" if getattr(self, name) else "NO"
+        for name, switch in SWITCHES.items():
+            asked[switch] = "YES" if getattr(self, name) else "NO"
         if self.metallb:
             asked["ONEAPP_K8S_METALLB_RANGE"] = METALLB_RANGE
-        if self.cni == "cilium":
-            asked["ONEAPP_K8S_CILIUM_BGP_ENABLED"] = "YES"
+        if self.bgp:
             asked["ONEAPP_K8S_CILIUM_RANGE"] = CILIUM_RANGE
         if self.cni == "none":
             asked["ONEAPP_K8S_CNI_CONFIG"] = yaml.safe_dump(OWN_CNI)
@@ -89,7 +101,9 @@ class Choice:
         return "-".join([self.cni, *chosen])
 
 
-OLDER = Choice("canal", longhorn=True, traefik=True, metallb=True)
+BARE = Choice("none")
+"""Nothing but a network plug-in of one's own."""
+OLDER = Choice("canal", longhorn=True, traefik=True, metallb=True, cleaner=True)
 """What was there without a choice in the 1.24 generation."""
 
 
@@ -161,7 +175,7 @@ def expected(choice: Choice) -> Contents:
         frozenset(namespaces),
         frozenset(workloads),
         frozenset({"longhorn", "longhorn-retain"} if choice.longhorn else ()),
-        frozenset({"one-cleaner"}),
+        frozenset({"one-cleaner"} if choice.cleaner else ()),
     )
 
 
@@ -173,7 +187,7 @@ LONGHORN_DAEMONS, LONGHORN_PODS = ("manager", "csi-plugin"), ("driver-deployer",
 CNIS = ("canal", "cilium", "calico", "flannel", "none")
 VALUES: Mapping[str, Sequence[object]] = {
     "cni": CNIS,
-    **{name: (False, True) for name in ("multus", "longhorn", "traefik", "metallb")},
+    **{name: (False, True) for name in SWITCHES},
 }
 Pair = tuple[tuple[str, object], tuple[str, object]]
 
@@ -186,14 +200,17 @@ def pairs_of(choice: Choice) -> set[Pair]:
 
 def every_choice() -> list[Choice]:
     """All combinations."""
-    switches = product((False, True), repeat=len(VALUES) - 1)
-    return [Choice(cni, *on) for cni, on in product(CNIS, switches)]
+    switches = product((False, True), repeat=len(SWITCHES))
+    made = (
+        Choice(cni, **dict(zip(SWITCHES, on, strict=True))) for cni, on in product(CNIS, switches)
+    )
+    return [choice for choice in made if choice.is_possible]
 
 
 def all_pairs() -> list[Choice]:
     """Choices that have every pair of values, each the one that adds most; nothing comes first."""
     every = every_choice()
-    chosen = [Choice("canal"), OLDER]
+    chosen = [BARE, OLDER]
     left = set().union(*map(pairs_of, every)).difference(*map(pairs_of, chosen))
     while left:
         best = max(every, key=lambda one: len(pairs_of(one) & left))
@@ -223,6 +240,13 @@ class Cluster:
 
     def names(self, kind: str) -> frozenset[str]:
         return frozenset(one["metadata"]["name"] for one in self.all_of(kind))
+
+    def values_of(self, chart: str) -> Any:
+        """The values of a chart's settings."""
+        [found] = [
+            one for one in self.all_of("helmchartconfigs") if one["metadata"]["name"] == chart
+        ]
+        return yaml.safe_load(found["spec"]["valuesContent"])
 
     def contents(self) -> Contents:
         workloads = {
@@ -324,8 +348,10 @@ class TestChoices:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def masters(cls, lab: Lab) -> Masters:
-        return Masters(lab)
+    def masters(cls, lab: Lab, request: pytest.FixtureRequest) -> Masters:
+        """Masters for those choices that are tried at all, whichever are selected."""
+        specs = [one.callspec for one in request.session.items if hasattr(one, "callspec")]
+        return Masters(lab, [one.params["choice"] for one in specs if "choice" in one.params])
 
     @pytest.mark.parametrize("choice", CHOICES, ids=str)
     def test_a_cluster_has_what_was_chosen_and_nothing_else(
@@ -343,14 +369,15 @@ class TestChoices:
 class Masters:
     """Masters of clusters of their own; the next one comes up meanwhile."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, choices: Sequence[Choice]) -> None:
         self._lab = lab
+        self._choices = choices
         self._made: dict[Choice, Node] = {}
 
     def take(self, choice: Choice) -> Rke2:
         """The master of a cluster, when it is ready."""
         self._start(choice)
-        following = CHOICES[CHOICES.index(choice) + 1 :][:1]
+        following = self._choices[self._choices.index(choice) + 1 :][:1]
         for one in following:
             self._start(one)
         node = self._made[choice]
@@ -369,7 +396,7 @@ class Masters:
     def _start(self, choice: Choice) -> None:
         if choice in self._made:
             return
-        number = CHOICES.index(choice)
+        number = self._choices.index(choice)
         service_id = self._lab.add_service([("master", 1)], name=f"OneKE {number}")
         address = f"172.20.0.{120 + number % ADDRESSES}"
         values = role_context("master") | nic_context(0, PRIVATE, address)
@@ -449,7 +476,8 @@ def assert_in_place(cluster: Cluster, choice: Choice) -> None:
     assert status == (200 if choice.cni == "cilium" else 404)
     if choice.cni == "cilium":
         blocks = [pool["spec"]["blocks"] for pool in json.loads(text)["items"]]
-        assert blocks == [[{"cidr": CILIUM_RANGE}]]
+        assert blocks == ([[{"cidr": CILIUM_RANGE}]] if choice.bgp else [])
+        assert cluster.values_of("rke2-cilium")["bgpControlPlane"] == {"enabled": choice.bgp}
 
 
 def test_all_pairs_of_choices_are_among_the_clusters() -> None:
@@ -457,6 +485,7 @@ def test_all_pairs_of_choices_are_among_the_clusters() -> None:
         ((first, one), (second, other))
         for first, second in combinations(VALUES, 2)
         for one, other in product(VALUES[first], VALUES[second])
+        if (first, second) != ("cni", "bgp") or one == "cilium" or not other
     }
     assert set().union(*map(pairs_of, CHOICES)) == wanted
 
