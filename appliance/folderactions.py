@@ -10,6 +10,32 @@ from appliance.system import System
 
 
 @dataclass(frozen=True)
+class SymbolicLink:
+    """A symbolic link, whether what it leads to is there or not."""
+
+    path: PurePosixPath
+    target: PurePosixPath
+
+    @property
+    def name(self) -> str:
+        """The link."""
+        return f"link {self.path}"
+
+    def preflight(self, system: System) -> None:
+        """Nothing can refuse."""
+
+    def check(self, system: System, pending: frozenset[PurePosixPath]) -> Change | None:
+        """Compare where it leads."""
+        if system.files.link_target(self.path) == self.target:
+            return None
+        return Change(f"lead to {self.target}", paths=(self.path,))
+
+    def apply(self, system: System) -> None:
+        """Make it, in place of what has its name."""
+        system.files.link(self.path, self.target)
+
+
+@dataclass(frozen=True)
 class LinkFiles:
     """A symbolic link in a folder to each of some files, and none to others of the same store.
 

@@ -13,7 +13,7 @@ from appliance import paths
 from appliance.errors import NotText, OnekeError
 from appliance.fetch import AT_ONCE
 from appliance.imagecontent import ARCHES, Flavor
-from appliance.installplan import Build, find_fetches
+from appliance.installplan import Build, find_fetches, find_links
 from appliance.lock import Lock, Sources
 from appliance.service import Service
 from appliance.system import System
@@ -61,7 +61,7 @@ def check_image(
     system: System, services: Mapping[str, Service], lock: Lock, looked: Looked
 ) -> tuple[ImageLine, ...]:
     """Look for everything, and say of each whether it is there."""
-    lines = [*_agent(), *_needs(system, services, kernel=looked.kernel)]
+    lines = [*_agent(), *_needs(system, services, kernel=looked.kernel), *_links(system, services)]
     if looked.artifacts:
         lines += _artifacts(system, services, lock, looked.build)
     # Several drop-ins may need the same program.
@@ -112,6 +112,16 @@ def _needs(system: System, services: Mapping[str, Service], *, kernel: bool) -> 
             for version, known in kernels.items():
                 is_there = module.replace("-", "_") in known
                 yield _line(f"module {module} of kernel {version}", is_there, name)
+
+
+def _links(system: System, services: Mapping[str, Service]) -> Iterator[ImageLine]:
+    """Look at where links lead: that is there only where RKE2 runs."""
+    for link in find_links(services):
+        target = system.files.link_target(link.path)
+        is_there = target == link.target
+        found = f"leads to {target}" if target else "missing"
+        hint = "" if is_there else _RUN_INSTALL
+        yield ImageLine(link.name, is_there, found, hint)
 
 
 def _line(subject: str, is_there: bool, service: str) -> ImageLine:

@@ -1,11 +1,11 @@
 """What a drop-in needs in the image that nodes boot from, as its image.yaml declares it.
 
 An image.yaml has `releases` (what is fetched by version), `files` (fetched by address), `images`
-and `lists` of images (fetched from registries), `image_folder` (below which archives of images are
-kept, said by one drop-in for all; those of a drop-in lie in a folder of its name), `nodes` (what
-kinds of nodes need its archives) and `needs` (what packages must have brought). The sums are not
-here: the lock has them. In an address `{version}` is that of the release, and `{arch}` the
-machine's.
+and `lists` of images (fetched from registries), `links` (to what is there later), `image_folder`
+(below which archives of images are kept, said by one drop-in for all; those of a drop-in lie in a
+folder of its name), `nodes` (what kinds of nodes need its archives) and `needs` (what packages must
+have brought). The sums are not here: the lock has them. In an address `{version}` is that of the
+release, and `{arch}` the machine's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from appliance.shape import checked_each, checked_mapping, checked_texts
 FILE = "image.yaml"
 ARCHES = ("amd64", "arm64")
 
-_KEYS = frozenset({"releases", "files", "images", "lists", "image_folder", "nodes", "needs"})
+_KEYS = frozenset(
+    {"releases", "files", "images", "lists", "links", "image_folder", "nodes", "needs"}
+)
 _FILE_KEYS = frozenset({"name", "release", "url", "sums", "unpack", "into", "pick", "flavors"})
 _IMAGE_KEYS = frozenset({"release", "reference"})
 _LIST_KEYS = frozenset({"release", "url"})
@@ -133,6 +135,7 @@ class ImageContent:
 
     Attributes:
         releases: Name to version.
+        links: Names to where they lead, which may be there only on some nodes, and later.
         image_folder: Below which archives of images are kept; None where another drop-in says so.
         nodes: The kinds of nodes that need its archives.
     """
@@ -141,6 +144,7 @@ class ImageContent:
     files: tuple[FileArtifact, ...] = ()
     images: tuple[ImageArtifact, ...] = ()
     lists: tuple[ImageList, ...] = ()
+    links: Mapping[PurePosixPath, PurePosixPath] = field(default_factory=dict)
     image_folder: PurePosixPath | None = None
     nodes: tuple[NodeKind, ...] = tuple(NodeKind)
     needs: Needs = field(default_factory=Needs)
@@ -165,7 +169,8 @@ def parse_image_content(document: object, where: str) -> ImageContent:
         files=checked_each(found, "files", where, lambda one: _file(one, where)),
         images=checked_each(found, "images", where, lambda one: _image(one, where)),
         lists=checked_each(found, "lists", where, lambda one: _list(one, where)),
-        image_folder=None if folder is None else _folder(folder, f"{where}: image_folder"),
+        links=_links(found.get("links", {}), f"{where}: links"),
+        image_folder=None if folder is None else _absolute(folder, f"{where}: image_folder"),
         nodes=_nodes(found, where),
         needs=_needs(found.get("needs", {}), f"{where}: needs"),
     )
@@ -239,7 +244,7 @@ def _file(item: object, where: str) -> FileArtifact:
         release=_text(found, "release", _NAME, where),
         url=_text(found, "url", _URL, where),
         sums=_text(found, "sums", _URL, where),
-        into=_folder(found.get("unpack", found.get("into")), where),
+        into=_absolute(found.get("unpack", found.get("into")), where),
         is_archive=is_archive,
         picked=tuple((str(member), str(given)) for member, given in picked.items()),
         flavors=_flavors(found, where),
@@ -269,12 +274,18 @@ def _list(item: object, where: str) -> ImageList:
     return ImageList(_text(found, "release", _NAME, where), _text(found, "url", _URL, where))
 
 
+def _links(item: object, where: str) -> dict[PurePosixPath, PurePosixPath]:
+    if not isinstance(item, dict):
+        raise ServiceDefinitionError(f"{where}: expected a mapping, found {item!r}")
+    return {_absolute(path, where): _absolute(target, where) for path, target in item.items()}
+
+
 def _needs(item: object, where: str) -> Needs:
     found = checked_mapping(item, _NEED_KEYS, where)
     return Needs(**{key: checked_texts(found, key, where) for key in found})
 
 
-def _folder(item: object, where: str) -> PurePosixPath:
+def _absolute(item: object, where: str) -> PurePosixPath:
     if not isinstance(item, str) or not PurePosixPath(item).is_absolute():
         raise ServiceDefinitionError(f"{where}: expected an absolute path, found {item!r}")
     return PurePosixPath(item)
@@ -311,6 +322,7 @@ def check_image_contents(contents: Mapping[str, ImageContent], charts: Mapping[s
     """
     _refuse_two("release", [*charts.items(), *_pairs(contents, lambda one: tuple(one.releases))])
     _refuse_two("file", _pairs(contents, lambda one: tuple(file.name for file in one.files)))
+    _refuse_two("link", _pairs(contents, lambda one: tuple(map(str, one.links))))
     _refuse_two("images of release", _pairs(contents, _releases_of_images))
     versions = dict(pair for one in contents.values() for pair in one.releases.items())
     _refuse_two("image", _pairs(contents, lambda one: _references(one, versions)))

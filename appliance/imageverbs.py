@@ -62,6 +62,11 @@ def add_image_verbs(verbs: Any) -> None:
         " docker.io=registry.example/hub; may be repeated",
     )
     install.add_argument(
+        "--without-artifacts",
+        action="store_true",
+        help="fetch nothing, as what is fetched comes another way; only make the links to it",
+    )
+    install.add_argument(
         "--dry-run", action="store_true", help="show what would be fetched, or found for the lock"
     )
     _add_image_options(install)
@@ -95,7 +100,7 @@ def _add_image_options(parser: argparse.ArgumentParser) -> None:
 
 def _install(arguments: argparse.Namespace) -> int:
     from appliance.decision import read_services
-    from appliance.install import find_lock, read_lock, run_install
+    from appliance.install import find_lock, read_lock, run_install, run_links
     from appliance.lock import parse_sources
     from appliance.logs import make_logger
     from appliance.options import Options
@@ -105,16 +110,23 @@ def _install(arguments: argparse.Namespace) -> int:
     _refuse_unused(arguments)
     system = real_system(watch=ProgressBoard(sys.stderr, RealClock()))
     services = read_services(Options())
+    if arguments.without_artifacts:
+        outcome = run_links(system, services, make_logger(), dry_run=arguments.dry_run)
+        _print_outcome(outcome, "without artifacts", arguments)
+        return 0
     lock_path = find_lock(arguments.lock_file)
     sources = parse_sources(arguments.source)
     if arguments.lock:
         return _write_lock(arguments, system, services, lock_path, sources)
     build = _build_of(arguments, sources)
     if build is None:
-        raise WrongUsage("install: --flavor ce or --flavor ee is needed, unless --lock is given")
+        raise WrongUsage(
+            "install: --flavor ce or --flavor ee is needed, unless --lock or --without-artifacts is"
+            " given"
+        )
     lock = read_lock(lock_path)
     outcome = run_install(system, services, lock, build, make_logger(), dry_run=arguments.dry_run)
-    _print_outcome(outcome, build, arguments)
+    _print_outcome(outcome, f"{build.flavor.value} for {build.arch}", arguments)
     return 0
 
 
@@ -124,9 +136,14 @@ def _refuse_unused(arguments: argparse.Namespace) -> None:
         raise WrongUsage("install: a lock is of every flavor and machine: no --flavor or --arch")
     if arguments.release and not arguments.lock:
         raise WrongUsage("install: --release is for --lock; install fetches what the lock pins")
+    fetching = (arguments.lock, arguments.flavor, arguments.arch, arguments.source)
+    if arguments.without_artifacts and any(fetching):
+        raise WrongUsage(
+            "install: --without-artifacts fetches nothing: no --lock, --flavor, --arch or --source"
+        )
 
 
-def _print_outcome(outcome: Outcome, build: Build, arguments: argparse.Namespace) -> None:
+def _print_outcome(outcome: Outcome, image: str, arguments: argparse.Namespace) -> None:
     from appliance.plan import describe
 
     count = len(outcome.changes)
@@ -138,7 +155,7 @@ def _print_outcome(outcome: Outcome, build: Build, arguments: argparse.Namespace
     for line in describe(outcome.steps, unchanged=False):
         print(line)
     rest = " to make; nothing was changed" if arguments.dry_run else ""
-    print(f"{build.flavor.value} for {build.arch}: {count} change{'' if count == 1 else 's'}{rest}")
+    print(f"{image}: {count} change{'' if count == 1 else 's'}{rest}")
 
 
 def _write_lock(

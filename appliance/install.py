@@ -9,9 +9,10 @@ from pathlib import Path
 from appliance import __version__, paths
 from appliance.apply import Journal, Outcome, apply, preflight, preview
 from appliance.errors import LockFileError, OnekeError
-from appliance.installplan import Build, build_install_plan
+from appliance.installplan import Build, build_install_plan, build_links_plan
 from appliance.lock import FILE, Lock, parse_lock
 from appliance.logs import Logger
+from appliance.plan import Plan
 from appliance.service import Service
 from appliance.system import System
 
@@ -62,6 +63,24 @@ def run_install(
         OnekeError: What kept it from being done; what came until then is gone on with.
     """
     plan = build_install_plan(services, lock, build)
+    log = log.bind(flavor=build.flavor.value, arch=build.arch)
+    return _run(system, plan, log, {"flavor": build.flavor.value}, dry_run=dry_run)
+
+
+def run_links(
+    system: System, services: Mapping[str, Service], log: Logger, *, dry_run: bool
+) -> Outcome:
+    """Have the links in place of an image whose artifacts come another way.
+
+    Raises:
+        OnekeError: What kept it from being done.
+    """
+    return _run(system, build_links_plan(services), log, {}, dry_run=dry_run)
+
+
+def _run(
+    system: System, plan: Plan, log: Logger, told: Mapping[str, str], *, dry_run: bool
+) -> Outcome:
     if dry_run:
         return preview(plan, system)
     system.files.ensure_folder(paths.RUN_DIR, mode=0o700)
@@ -69,12 +88,12 @@ def run_install(
         system.files.ensure_folder(paths.STATE_DIR, mode=0o700)
         system.files.ensure_folder(paths.IMAGE_DIR)
         journal = Journal(system, uuid.uuid4().hex[:12], paths.INSTALL_JOURNAL)
-        log = log.bind(stage=plan.stage.value, flavor=build.flavor.value, arch=build.arch)
+        log = log.bind(stage=plan.stage.value)
         found = preview(plan, system)
         if not found.changes:
             return found
         preflight((action for action, _ in found.changes), system)
-        journal.record("run.start", version=__version__, flavor=build.flavor.value)
+        journal.record("run.start", version=__version__, **told)
         try:
             outcome = apply(plan, system, journal, log)
         except OnekeError as error:

@@ -12,6 +12,7 @@ from appliance.actions import WriteFile
 from appliance.artifact import Artifact, FetchArchive, FetchFile, FetchImage
 from appliance.errors import LockFileError, raise_all
 from appliance.fetch import FetchAll, ForgetOthers
+from appliance.folderactions import SymbolicLink
 from appliance.imagecontent import (
     FileArtifact,
     Flavor,
@@ -54,7 +55,19 @@ def build_install_plan(services: Mapping[str, Service], lock: Lock, build: Build
     text = json.dumps(record, indent=1, sort_keys=True) + "\n"
     record_file = WriteFile(paths.IMAGE_RECORD, text, mode=0o644)
     others = ForgetOthers(fetches)
-    return Plan(Stage.INSTALL, (others, FetchAll(fetches, others=others), record_file))
+    fetching = FetchAll(fetches, others=others)
+    return Plan(Stage.INSTALL, (others, fetching, *find_links(services), record_file))
+
+
+def build_links_plan(services: Mapping[str, Service]) -> Plan:
+    """Decide what is to be in place of an image whose artifacts come another way."""
+    return Plan(Stage.INSTALL, find_links(services))
+
+
+def find_links(services: Mapping[str, Service]) -> tuple[SymbolicLink, ...]:
+    """Return the links of an image, whatever else it carries."""
+    every = (service.image.links for service in services.values())
+    return tuple(SymbolicLink(path, target) for links in every for path, target in links.items())
 
 
 def find_fetches(

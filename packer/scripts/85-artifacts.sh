@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Fetches what a node needs of others, each by its pinned version and verified digest: RKE2, helm, charts and,
-# for EE, the images of all add-ons. Needs network; what is there already is not fetched again.
+# for EE, the images of all add-ons. Needs network; what is there already is not fetched again. Links to RKE2's
+# tools are made in any case.
 #
 # ONEKE_FLAVOR   ce (charts) or ee (all images too: nothing is pulled at boot)
 #                (default: nothing is fetched; RKE2 and the charts come another way)
@@ -30,6 +31,7 @@ trap give_back EXIT
 
 if [[ -z $FLAVOR ]]; then
     echo "85-artifacts: ONEKE_FLAVOR is empty: RKE2, helm and charts are left to others"
+    /usr/local/bin/oneke-agent install --without-artifacts
     exit 0
 fi
 

@@ -113,7 +113,7 @@ def whole(
 @pytest.fixture
 def installed(whole: Path, tmp_path: Path) -> Path:
     """The folder of the test, as if flavor EE had been installed into it."""
-    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(whole, tmp_path, symlinks=True, dirs_exist_ok=True)
     return tmp_path
 
 
@@ -196,12 +196,15 @@ def test_an_image_of_flavor_ee_gets_everything_in_its_place(
     install: Installer, tmp_path: Path
 ) -> None:
     outcome = install(Flavor.EE)
-    assert len(outcome.changes) == 3
+    assert len(outcome.changes) == 7
     found = tree(tmp_path)
     assert found["usr/local/bin/rke2"][1] == 0o755
     assert found["usr/local/lib/systemd/system/rke2-server.service"][1] == 0o644
     assert (tmp_path / "usr/local/bin/helm").read_text() == "helm for amd64\n"
     assert "usr/local/bin/README.md" not in found
+    # Before RKE2 runs it leads nowhere.
+    kubectl = (tmp_path / "usr/local/bin/kubectl").readlink()
+    assert str(kubectl) == "/var/lib/rancher/rke2/bin/kubectl"
     charts = {path.name for path in (tmp_path / "usr/share/oneke/charts").iterdir()}
     assert charts == {"longhorn-1.9.1.tgz", "metallb-0.15.2.tgz", "traefik-37.1.0.tgz"}
     images = archives(tmp_path)
@@ -269,12 +272,15 @@ def test_check_image_finds_all_of_it_and_what_is_taken_away(
 
     def missing() -> list[str]:
         lines = check_image(machine(installed), services, locked.lock, Looked(None, kernel=False))
-        wanted = ("image ", "file ", "rke2 ", "helm ", "no parts")
+        wanted = ("image ", "file ", "rke2 ", "helm ", "link ", "no parts")
         shown = [line for line in lines if line.subject.startswith(wanted)]
         assert len(shown) > len(IMAGES)
         return [line.subject for line in shown if not line.is_there and line.subject not in brought]
 
     assert missing() == []
+    (installed / "usr/local/bin/kubectl").unlink()
+    assert missing() == ["link /usr/local/bin/kubectl"]
+    (installed / "usr/local/bin/kubectl").symlink_to("/var/lib/rancher/rke2/bin/kubectl")
     (installed / "usr/local/bin/rke2-killall.sh").unlink()
     chart = installed / "usr/share/oneke/charts/metallb-0.15.2.tgz"
     chart.write_bytes(chart.read_bytes()[:-1])

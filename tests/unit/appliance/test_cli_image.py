@@ -139,10 +139,27 @@ def test_ce_is_installed_and_a_second_run_says_that_nothing_changed(
     assert main(argv) == 0
     out = capsys.readouterr().out
     assert "    rke2 in /usr/local: fetch" in out
-    assert out.endswith("ce for amd64: 3 changes\n")
+    assert out.endswith("ce for amd64: 7 changes\n")
     assert machine.files.text("/usr/local/bin/helm") == "helm"
     assert main(argv) == 0
     assert capsys.readouterr().out == "ce for amd64: 0 changes\n"
+
+
+def test_links_are_made_where_what_is_fetched_comes_another_way(
+    machine: Machine, capsys: Captured
+) -> None:
+    argv = ["install", "--without-artifacts"]
+    assert main([*argv, "--dry-run"]) == 0
+    assert "4 changes to make; nothing was changed" in capsys.readouterr().out
+    assert machine.files.links == {}
+    assert main(argv) == 0
+    assert capsys.readouterr().out.endswith("without artifacts: 4 changes\n")
+    kubectl = machine.files.links[PurePosixPath("/usr/local/bin/kubectl")]
+    assert kubectl == PurePosixPath("/var/lib/rancher/rke2/bin/kubectl")
+    assert (machine.downloads.asked, machine.registry.saved) == ([], [])
+    assert machine.files.read(paths.IMAGE_RECORD) is None
+    assert main(argv) == 0
+    assert capsys.readouterr().out == "without artifacts: 0 changes\n"
 
 
 def test_a_dry_run_fetches_nothing(machine: Machine, lock: Path, capsys: Captured) -> None:
@@ -151,11 +168,11 @@ def test_a_dry_run_fetches_nothing(machine: Machine, lock: Path, capsys: Capture
     argv = ["install", "--flavor", "ce", "--arch", "arm64", "--lock-file", str(lock), "--dry-run"]
     assert main(argv) == 0
     assert capsys.readouterr().out.endswith(
-        "ce for arm64: 3 changes to make; nothing was changed\n"
+        "ce for arm64: 7 changes to make; nothing was changed\n"
     )
     assert main([*argv, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert (document["dry_run"], document["changes"]) == (True, 3)
+    assert (document["dry_run"], document["changes"]) == (True, 7)
     assert machine.downloads.asked == []
     assert machine.files.texts() == before
 
@@ -218,6 +235,9 @@ def test_a_lock_from_a_plain_source_comes_with_a_warning(
         (["--lock", "--flavor", "ee"], "a lock is of every flavor"),
         (["--lock", "--arch", "arm64"], "a lock is of every flavor"),
         (["--flavor", "ce", "--release", "helm=4.0.0"], "--release is for --lock"),
+        (["--without-artifacts", "--flavor", "ce"], "--without-artifacts fetches nothing"),
+        (["--without-artifacts", "--source", "a=https://b"], "--without-artifacts fetches nothing"),
+        (["--without-artifacts", "--lock"], "--without-artifacts fetches nothing"),
     ],
 )
 def test_what_would_be_ignored_is_wrong_usage(

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from appliance.folderactions import LinkFiles, StartFile
+from appliance.folderactions import LinkFiles, StartFile, SymbolicLink
 from tests.fakes import FakeFiles, PowerCut, Tape, make_system
 
 NOTHING: frozenset[PurePosixPath] = frozenset()
@@ -55,6 +55,23 @@ def test_what_others_have_there_stays_even_under_a_wanted_name() -> None:
             PurePosixPath("/mnt/b.tar"),
             PurePosixPath("/mnt/c.tar"),
         }
+
+
+@pytest.mark.parametrize("before", [None, STORE / "old"])
+def test_a_link_to_what_comes_later_leads_there_and_is_left_alone_then(
+    before: PurePosixPath | None,
+) -> None:
+    files = FakeFiles()
+    system = make_system(files=files)
+    if before:
+        files.link(FOLDER / "later", before)
+    link = SymbolicLink(FOLDER / "later", A)
+    change = link.check(system, NOTHING)
+    assert change is not None
+    assert change.summary == f"lead to {A}"
+    link.apply(system)
+    assert files.links == {FOLDER / "later": A}
+    assert link.check(system, NOTHING) is None
 
 
 @pytest.mark.parametrize("cut", range(3))

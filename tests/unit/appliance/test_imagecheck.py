@@ -24,6 +24,7 @@ files:
     url: https://h/tool-{arch}.tar
     sums: https://h/sums
     unpack: /usr/local
+links: {/usr/bin/later: /var/lib/tool/later}
 needs:
   programs: [haproxy]
   units: [haproxy.service]
@@ -42,6 +43,7 @@ WHOLE = {
     "unit haproxy.service",
     "unit oneke.target",
     "file /usr/share/some/file",
+    "link /usr/bin/later",
     "module br_netfilter of kernel 6.1.0",
 }
 
@@ -108,6 +110,7 @@ def test_a_whole_image_lacks_nothing(image: Image) -> None:
     [
         ("/usr/sbin/haproxy", "program haproxy"),
         ("/usr/share/some/file", "file /usr/share/some/file"),
+        ("/usr/bin/later", "link /usr/bin/later"),
         ("/lib/modules/6.1.0/modules.dep", "module br_netfilter of kernel 6.1.0"),
         ("/usr/local/bin/tool", "tool in /usr/local"),
         (str(paths.IMAGE_DIR / "artifacts/tool.json"), "tool in /usr/local"),
@@ -120,6 +123,13 @@ def test_what_is_taken_away_is_missing_and_nothing_else(
     assert image.missing() == [subject]
     (line,) = (line for line in image.lines() if not line.is_there)
     assert line.hint
+
+
+def test_a_link_that_leads_elsewhere_is_told_with_where(image: Image) -> None:
+    image.files.link(PurePosixPath("/usr/bin/later"), PurePosixPath("/opt/other"))
+    (line,) = (line for line in image.lines() if not line.is_there)
+    assert (line.subject, line.found) == ("link /usr/bin/later", "leads to /opt/other")
+    assert line.hint == "run oneke-agent install"
 
 
 def test_a_program_that_nobody_may_run_is_missing(image: Image) -> None:

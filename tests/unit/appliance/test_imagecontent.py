@@ -31,6 +31,7 @@ GOOD: dict[str, Any] = {
     "files": [FILE, {**FILE, "name": "part", "pick": {"x-{arch}/y": "bin/y"}, "flavors": ["ee"]}],
     "images": [{"release": "tool", "reference": "quay.io/some/image:{version}"}],
     "lists": [{"release": "tool", "url": "https://host.example/list"}],
+    "links": {"/usr/bin/tool": "/var/lib/tool"},
     "image_folder": "/var/lib/images",
     "needs": {"programs": ["tool"], "modules": ["overlay"]},
 }
@@ -47,6 +48,7 @@ def test_a_whole_declaration_is_read() -> None:
     assert (part.picked, part.flavors) == ((("x-{arch}/y", "bin/y"),), (Flavor.EE,))
     assert content.used_releases() == {"tool"}
     assert content.needs.programs == ("tool",)
+    assert content.links == {PurePosixPath("/usr/bin/tool"): PurePosixPath("/var/lib/tool")}
 
 
 def test_a_plus_in_a_version_is_quoted_in_an_address_only() -> None:
@@ -76,6 +78,10 @@ def test_a_plus_in_a_version_is_quoted_in_an_address_only() -> None:
         ({"files": {}}, "files must be a list"),
         ({"images": [{"release": "tool", "reference": "image"}]}, "reference: 'image'"),
         ({"lists": [{"release": "tool"}]}, "url: None"),
+        ({"links": ["/a"]}, "links: expected a mapping"),
+        ({"links": {"/a": "b"}}, "links: expected an absolute path, found 'b'"),
+        ({"links": {"a": "/b"}}, "links: expected an absolute path, found 'a'"),
+        ({"links": {"/a": None}}, "links: expected an absolute path, found None"),
         ({"image_folder": "images"}, "image_folder: expected an absolute path"),
         ({"nodes": ["gateway"]}, "nodes must be a list of master, open-master, worker, storage"),
         ({"nodes": []}, "nodes must be a list of"),
@@ -135,6 +141,11 @@ def others_images(
             "file tool: declared by a and by b",
         ),
         (
+            {"a": content(), "b": content(releases={"other": "1"}, files=[])},
+            {},
+            "link /usr/bin/tool: declared by a and by b",
+        ),
+        (
             {"a": content(), "b": others_images([{"release": "tool", "reference": "h.io/x:1"}])},
             {},
             "images of release tool: declared by a and by b",
@@ -175,6 +186,7 @@ def test_images_of_two_charts_are_two_while_nobody_knows_the_versions() -> None:
             releases={},
             files=[],
             lists=[],
+            links={},
             image_folder=folder,
             images=[{"release": release, "reference": "quay.io/some/image:{version}"}],
         )
