@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _CHUNK = 64 * 1024
 _HEADERS = {"Accept-Encoding": "identity", "Connection": "close"}
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_NOT_ALLOWED = frozenset({401, 403})
 _RANGE = re.compile(r"bytes (?P<first>\d+)-(?P<last>\d+)/(?P<total>\d+|\*)\Z")
 _UNSATISFIED = re.compile(r"bytes \*/(?P<total>\d+)\Z")
 
@@ -246,10 +247,7 @@ class HttpDownloads:
         response.close()
         if status in _PASSING:
             raise _Interrupted(f"HTTP status {status}")
-        raise ArtifactRefused(
-            f"{url}: HTTP status {status} {response.reason}",
-            hint="is the version right, and does the mirror hold it? --source names another one",
-        )
+        raise ArtifactRefused(f"{url}: HTTP status {status} {response.reason}", hint=_hint(status))
 
     def _chunks(self, response: requests.Response) -> Iterator[bytes]:
         """Yield what comes as it was sent: some servers call an archive an encoding."""
@@ -273,6 +271,15 @@ class HttpDownloads:
                 if came < patience.slowest * elapsed:
                     raise _Interrupted(f"only {came} bytes came in {elapsed:.0f} s")
                 since, came = time.monotonic(), 0
+
+
+def _hint(status: int) -> str:
+    if status in _NOT_ALLOWED:
+        return (
+            "credentials come from ~/.netrc, or the file that NETRC names;"
+            " some servers say so of what they have not got"
+        )
+    return "is the version right, and does the mirror hold it? --source names another one"
 
 
 def _validator(response: requests.Response) -> str:

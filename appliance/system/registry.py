@@ -10,7 +10,13 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from appliance.errors import ArtifactRefused, ArtifactUnavailable, CommandError
+from appliance.errors import (
+    ArtifactRefused,
+    ArtifactUnavailable,
+    CommandError,
+    FileError,
+    OnekeError,
+)
 from appliance.system.commands import Commands
 from appliance.system.files import Files
 from appliance.system.watch import Unwatched, Watch
@@ -20,7 +26,14 @@ PROGRAM = "skopeo"
 _LOOK_TIMEOUT_S = 180
 _SAVE_TIMEOUT_S = 3600
 # What skopeo says where a registry has no such image, or another than the one with the digest.
-_FINAL = ("manifest unknown", "name unknown", "unauthorized", "denied", "did not match", "no image")
+_NOT_THERE = ("manifest unknown", "name unknown", "did not match", "no image")
+# What it says where a registry gives it to others only, or has not got it and does not say so.
+_NOT_ALLOWED = ("unauthorized", "denied", "statuscode: 403", "403 (forbidden)", "403 forbidden")
+# What it says of files of this machine: the call, the path, and the reason.
+_LOCAL = re.compile(
+    r"\b(open|write|mkdir|creat|rename) (?P<path>/\S+): "
+    r"(?P<reason>no space left on device|disk quota exceeded|permission denied)"
+)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _PREAMBLE = re.compile(r"Error parsing image name '[^']*': ")
 _LISTS = (
@@ -73,6 +86,7 @@ class Registry(Protocol):
         Raises:
             ArtifactRefused: There is no such image, or it is not what its digest says.
             ArtifactUnavailable: It did not come whole.
+            FileError: It can not be written.
         """
 
 
@@ -156,11 +170,7 @@ class SkopeoRegistry:
         try:
             return self._commands.run(argv, timeout_s=timeout_s).stdout
         except CommandError as error:
-            said = _message(error)
-            if any(word in said.lower() for word in _FINAL):
-                hint = "is the version right, and does the mirror hold it?"
-                raise ArtifactRefused(f"{reference}: {said}", hint=hint) from error
-            raise ArtifactUnavailable(f"{reference}: {said}") from error
+            raise _judge(reference, _message(error)) from error
 
 
 def _size_of(path: str) -> int:
@@ -179,6 +189,24 @@ def _digest_for(index: dict[str, Any], arch: str, reference: str) -> str:
     if not found:
         raise ArtifactRefused(f"{reference}: holds no image for linux on {arch}")
     return found[0]
+
+
+def _judge(reference: str, said: str) -> OnekeError:
+    """Return what a complaint means, and what helps."""
+    text, words = f"{reference}: {said}", said.lower()
+    local = _LOCAL.search(said)
+    if local and local["reason"] == "permission denied":
+        return FileError(text, hint=f"run it as a user that may write {local['path']}")
+    if local:
+        return FileError(text, hint=f"make room where {local['path']} is, then run it again")
+    if any(word in words for word in _NOT_THERE):
+        return ArtifactRefused(text, hint="is the version right, and does the mirror hold it?")
+    # Who has had too many may be told, too, that he is not logged in.
+    if "toomanyrequests" not in words and any(word in words for word in _NOT_ALLOWED):
+        host = reference.partition("/")[0]
+        hint = f"skopeo login {host}, or name a file of credentials with REGISTRY_AUTH_FILE"
+        return ArtifactRefused(text, hint=hint)
+    return ArtifactUnavailable(text, hint="run it again, or name another --source")
 
 
 def _message(error: CommandError) -> str:

@@ -225,9 +225,11 @@ def test_a_file_that_is_not_there_is_asked_for_once(
     mirror: Mirror, tmp_path: Path, status: int
 ) -> None:
     mirror.of("/file").status, mirror.of("/file").status_times = status, 9
-    with pytest.raises(ArtifactRefused, match=f"/file: HTTP status {status}"):
+    with pytest.raises(ArtifactRefused, match=f"/file: HTTP status {status}") as refused:
         fetch(mirror, tmp_path)
     assert len(mirror.asked) == 1
+    assert ("~/.netrc" in str(refused.value.hint)) == (status in (401, 403))
+    assert ("--source" in str(refused.value.hint)) == (status in (404, 410))
 
 
 def test_an_archive_that_a_server_calls_an_encoding_is_kept_as_it_is(

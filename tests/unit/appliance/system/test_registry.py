@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from appliance.errors import ArtifactRefused, ArtifactUnavailable
+from appliance.errors import ArtifactRefused, ArtifactUnavailable, FileError, OnekeError
 from appliance.system.registry import SkopeoRegistry
 from tests.fakes import Call, FakeFiles
 from tests.fakes.commands import FakeCommands
@@ -115,6 +115,57 @@ def test_what_skopeo_complains_of_is_told_with_the_image(
         registry.digest(f"{IMAGE}:1", is_plain=False)
     assert str(refused.value).startswith(f"{IMAGE}:1: ")
     assert str(refused.value).endswith(told)
+
+
+AGAIN = "run it again, or name another --source"
+VERSION = "is the version right, and does the mirror hold it?"
+LOGIN = "skopeo login registry.example, or name a file of credentials with REGISTRY_AUTH_FILE"
+MANIFEST = f"reading manifest 1 in {IMAGE}: "
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "hint"),
+    [
+        (f"{MANIFEST}manifest unknown", ArtifactRefused, VERSION),
+        (f"{MANIFEST}unauthorized: authentication required", ArtifactRefused, LOGIN),
+        (f"{MANIFEST}denied", ArtifactRefused, LOGIN),
+        (f"{MANIFEST}StatusCode: 403, <html>no</html>", ArtifactRefused, LOGIN),
+        (f"{MANIFEST}denied: Permission denied for 1 from request /v2/x", ArtifactRefused, LOGIN),
+        (
+            f"{MANIFEST}toomanyrequests: You have reached your unauthenticated pull rate limit."
+            " You are unauthorized to pull more",
+            ArtifactUnavailable,
+            AGAIN,
+        ),
+        (
+            f"{MANIFEST}received unexpected HTTP status: 503 Service Unavailable",
+            ArtifactUnavailable,
+            AGAIN,
+        ),
+        (
+            'initializing destination docker-archive:/cache/a.tar:x: opening file \\"/a.tar\\":'
+            " open /cache/a.tar: permission denied",
+            FileError,
+            "run it as a user that may write /cache/a.tar",
+        ),
+        (
+            "copying system image from manifest list: writing blob: writing to temporary on-disk"
+            " layer: write /var/tmp/stream-blob3766167764: no space left on device",
+            FileError,
+            "make room where /var/tmp/stream-blob3766167764 is, then run it again",
+        ),
+    ],
+)
+def test_what_helps_depends_on_what_skopeo_complains_of(
+    text: str, kind: type[OnekeError], hint: str
+) -> None:
+    """In the words of skopeo 1.9.3."""
+    registry, commands = make()
+    commands.always("skopeo", Call((), rc=1, stderr=said(text)))
+    with pytest.raises(kind) as refused:
+        registry.digest(f"{IMAGE}:1", is_plain=False)
+    assert type(refused.value) is kind
+    assert refused.value.hint == hint
 
 
 def test_whether_skopeo_is_there_is_found_by_asking_it() -> None:
