@@ -28,7 +28,6 @@ from roles.common.clusternode import (
 from roles.common.clusterstate import CONFIG, read_pinned_name
 from roles.common.componentcheck import check_components
 from roles.common.components import plan_components
-from roles.common.departure import ServerDeparture
 from roles.common.endpoints import ClusterNode, build_node
 from roles.common.leaving import Leaving, begin_leaving
 from roles.common.opennebula import OpenNebulaParams
@@ -36,6 +35,7 @@ from roles.common.outside import way_to_images
 from roles.common.probes import ADMIN
 from roles.common.registration import registration_of_server
 from roles.common.rke2extra import keys_of_extra_config
+from roles.common.serverdeparture import ServerDeparture
 from roles.common.snapshots import check_snapshots, doubts_about_snapshots
 from roles.common.snapshotting import ON_DEMAND, SnapshotListing, SnapshotTaking
 from roles.common.supplies import Supplies
