@@ -34,8 +34,8 @@ REMOVAL_S = 55.0
 # With less left of a share OneGate, which may be slow, is not told of progress.
 _TELLING_PODS_S = 10.0
 _TELLING_REMOVAL_S = 35.0
-# Gateways look at OneGate every 30 s, as long as they do not know that anything changes; one that is
-# told to look less often finds out by HAProxy's checks.
+# Gateways look at OneGate every 30 s, as long as they do not know that anything changes; those that
+# are told to look less often find out by HAProxy's checks.
 NOTICED_S = 32.0
 
 # Source: LCM_STATE of a VM that is shut down for good; a reboot from inside shows none.
