@@ -91,7 +91,16 @@ class Downloads(Protocol):
 
 
 class _Interrupted(Exception):
-    """No whole file came this time."""
+    """No whole file came this time.
+
+    Attributes:
+        enough_bytes: How much further it must have come for it not to count as in vain.
+    """
+
+    def __init__(self, cause: str, enough_bytes: float = 0) -> None:
+        """Keep the cause."""
+        super().__init__(cause)
+        self.enough_bytes = max(enough_bytes, _CHUNK)
 
 
 class HttpDownloads:
@@ -171,7 +180,7 @@ class HttpDownloads:
                 return call()
             except _Interrupted as error:
                 reached = part.size if part else 0
-                failures = 1 if reached >= furthest + _CHUNK else failures + 1
+                failures = 1 if reached >= furthest + error.enough_bytes else failures + 1
                 furthest = max(furthest, reached)
                 if failures >= self._patience.tries:
                     is_kept = part and part.size and part.validator
@@ -268,8 +277,10 @@ class HttpDownloads:
             came += len(chunk)
             elapsed = time.monotonic() - since
             if elapsed >= patience.window_s:
-                if came < patience.slowest * elapsed:
-                    raise _Interrupted(f"only {came} bytes came in {elapsed:.0f} s")
+                enough_bytes = patience.slowest * elapsed
+                if came < enough_bytes:
+                    told = f"only {came} bytes came in {elapsed:.0f} s"
+                    raise _Interrupted(told, enough_bytes)
                 since, came = time.monotonic(), 0
 
 

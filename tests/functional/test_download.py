@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -197,6 +198,21 @@ def test_a_server_that_sends_too_slowly_is_given_up_and_what_came_is_kept(
     with pytest.raises(ArtifactUnavailable, match=r"only \d+ bytes came in|no answer|timed out"):
         fetch(mirror, tmp_path)
     assert at(tmp_path, ".part").stat().st_size > 0
+
+
+def test_a_server_that_is_slow_all_the_time_is_given_up_however_much_a_look_at_it_brings(
+    mirror: Mirror, tmp_path: Path
+) -> None:
+    large = DATA * 20
+    mirror.files["/file"] = large
+    mirror.of("/file").bytes_per_s = 300_000
+    patience = replace(HASTY, window_s=0.4, slowest=3_000_000)
+    downloads = HttpDownloads(RealFiles(str(tmp_path)), patience=patience)
+    with pytest.raises(ArtifactUnavailable, match=r"only \d+ bytes came in .*tried 3 times"):
+        downloads.fetch(f"{mirror.url}/file", TO, hashlib.sha256(large).hexdigest())
+    assert len(mirror.asked) == 3
+    # What would be enough of a connection that was cut.
+    assert at(tmp_path, ".part").stat().st_size > 64 * 1024
 
 
 def test_a_server_that_falls_silent_is_given_up(mirror: Mirror, tmp_path: Path) -> None:
