@@ -15,10 +15,9 @@ import yaml
 
 from tests.lab.bake import Image
 from tests.lab.basics import LabError
-from tests.lab.context import PRIVATE, common_context, nic_context
-from tests.lab.lab import PRIVATE_NIC, Lab
-from tests.lab.node import Node
+from tests.lab.lab import Lab
 from tests.lab.rke2.control import DATA, Rke2
+from tests.lab.rke2.nodes import boot_bare
 
 pytestmark = pytest.mark.lab
 
@@ -48,16 +47,9 @@ def lab(lab_image: Image) -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def machines(lab: Lab) -> dict[str, Rke2]:
     """A server that no pod may run on but those that tolerate it; the worker is not started."""
-    nodes: dict[str, Node] = {}
-    for name, address in ADDRESSES.items():
-        context = common_context(None) | nic_context(0, PRIVATE, address)
-        context |= {"REPORT_READY": "NO"}
-        nodes[name] = lab.node(name, context=context, nics=PRIVATE_NIC, agent=False)
-    made = {}
-    for name, node in nodes.items():
-        node.wait_contextualized()
-        made[name] = Rke2(node)
-        made[name].turn(intervals={"manifest_scan": 0.5})
+    made = boot_bare(lab, ADDRESSES)
+    for machine in made.values():
+        machine.turn(intervals={"manifest_scan": 0.5})
     server = made["s0"]
     config = {"token": "secret", "node-name": "s0", "node-ip": ADDRESSES["s0"]}
     server.configure(config | {"node-taint": ["CriticalAddonsOnly=true:NoExecute"]})

@@ -14,10 +14,9 @@ import pytest
 
 from tests.lab.bake import Image
 from tests.lab.basics import LabError
-from tests.lab.context import PRIVATE, common_context, nic_context
-from tests.lab.lab import PRIVATE_NIC, Lab
-from tests.lab.node import Node
+from tests.lab.lab import Lab
 from tests.lab.rke2.control import DATA, Rke2
+from tests.lab.rke2.nodes import boot_bare
 
 pytestmark = pytest.mark.lab
 
@@ -36,16 +35,9 @@ def lab(lab_image: Image) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def machines(lab: Lab) -> dict[str, Rke2]:
-    nodes: dict[str, Node] = {}
-    for name, address in ADDRESSES.items():
-        context = common_context(None) | nic_context(0, PRIVATE, address)
-        context |= {"REPORT_READY": "NO"}
-        nodes[name] = lab.node(name, context=context, nics=PRIVATE_NIC, agent=False)
-    made = {}
-    for name, node in nodes.items():
-        node.wait_contextualized()
-        made[name] = Rke2(node)
-        made[name].turn(intervals={"heartbeat": 1, "node_grace": 4, "minute": 1})
+    made = boot_bare(lab, ADDRESSES)
+    for machine in made.values():
+        machine.turn(intervals={"heartbeat": 1, "node_grace": 4, "minute": 1})
     server = made["s0"]
     configure(server)
     server.start("server")
