@@ -14,6 +14,7 @@ from appliance.waiting import Failed, NotYet, Readiness, Ready
 from roles.common.cleaner import taken_by
 from roles.common.drain import Silence
 from roles.common.probes import KUBELET
+from roles.common.removal import Going, Gone, Removal, Remove
 
 LONGEST_ANSWER_S = 5.0
 """A shutdown has little time, and none for an API server that takes longer."""
@@ -48,8 +49,8 @@ class Departure(Protocol):
     def look(self, left_s: float = math.inf) -> Readiness:
         """Do what can be done in the time that is left, and say whether it is out."""
 
-    def preview(self) -> Readiness:
-        """Say whether it could be taken out now; change nothing.
+    def preview(self) -> Removal:
+        """Say what would become of its node now; change nothing.
 
         Raises:
             KubernetesError: Nobody could be asked.
@@ -91,21 +92,26 @@ class AgentDeparture:
 
     def _delete(self, left_s: float) -> Readiness:
         access = timed(self.access, self._clock.monotonic() + left_s)
-        found = self._kubernetes.node(access, self.node)
+        found = self._decide(access)
         self._silence.end()
-        taken = taken_by(found, self.vm_id) if found else ""
-        self.outcome = taken or self.outcome
-        if found is None or taken:
+        if isinstance(found, Gone):
+            self.outcome = found.reason or self.outcome
             return Ready()
-        if not found.is_going and not self._kubernetes.delete_node(access, found):
+        if isinstance(found, Remove) and not self._kubernetes.delete_node(access, found.node):
             return Ready()
         self.lingers = lingers_of(self.node, "something holds it still")
         return NotYet("its node is being deleted")
 
-    def preview(self) -> Readiness:
-        """Say that nothing keeps it in; see `Departure.preview`."""
-        self._kubernetes.node(self.access, self.node)
-        return Ready()
+    def _decide(self, access: Access) -> Removal:
+        found = self._kubernetes.node(access, self.node)
+        taken = taken_by(found, self.vm_id) if found else ""
+        if found is None or taken:
+            return Gone(taken)
+        return Going() if found.is_going else Remove(found)
+
+    def preview(self) -> Removal:
+        """Say whose its node is, for nothing keeps it in; see `Departure.preview`."""
+        return self._decide(self.access)
 
     def end(self) -> None:
         """Nobody waits for it."""

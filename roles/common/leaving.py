@@ -16,11 +16,12 @@ from appliance.report import CONFIGURING, WAITING, Reporter
 from appliance.role import TaskLine, TaskResult
 from appliance.system import System
 from appliance.system.onegate import OneGate, Service, Vm
-from appliance.waiting import Deadline, Ready, retry, wait_until
+from appliance.waiting import Deadline, retry, wait_until
 from roles.common.departure import Departure
 from roles.common.drain import Drain, pods_to_move, shown
 from roles.common.election import MASTER_ROLE
 from roles.common.registration import withdrawn
+from roles.common.removal import Going, Gone, Hold, Removal
 
 # The stop job is given 110 s, see oneke-leave.service: all is done or given up in the whole time,
 # and after it only the turn is given back and the last word told. Pods may go while gateways
@@ -47,8 +48,8 @@ _EVERY_S = 0.5
 
 BALANCERS, PODS, NODE = "balancers", "pods", "node"
 KEPT, WITHDRAWN, MOVED, LEFT, REMOVED = "kept", "withdrawn", "moved", "left", "removed"
-# Of a node: deleted, and not seen to be gone.
-DELETED = "deleted"
+# Of a node: deleted, and not seen to be gone; and gone before anything was done.
+DELETED, GONE = "deleted", "gone"
 _UNDONE = (KEPT, LEFT, DELETED)
 TO_WITHDRAW, TO_MOVE, TO_REMOVE = "to withdraw", "to move", "to remove"
 
@@ -226,18 +227,25 @@ class Leaving:
 
     def _preview(self, departure: Departure) -> Iterator[TaskLine]:
         try:
-            pods = pods_to_move(self.system.kubernetes.pods(departure.access, departure.node))
-            yield TaskLine(PODS, TO_MOVE, shown(pods) or "there are none to move")
             found = departure.preview()
+            if not isinstance(found, Gone):
+                pods = pods_to_move(self.system.kubernetes.pods(departure.access, departure.node))
+                yield TaskLine(PODS, TO_MOVE, shown(pods) or "there are none to move")
         except KubernetesError as error:
             yield TaskLine(NODE, KEPT, str(error), departure.hint)
             return
-        if isinstance(found, Ready):
-            yield TaskLine(NODE, TO_REMOVE, f"{departure.node} can go")
-        elif departure.lingers:
-            yield TaskLine(NODE, DELETED, departure.lingers)
-        else:
-            yield TaskLine(NODE, KEPT, found.reason, departure.hint)
+        yield _foreseen(departure, found)
+
+
+def _foreseen(departure: Departure, found: Removal) -> TaskLine:
+    """Say what would become of a node, by what was decided of it."""
+    if isinstance(found, Gone):
+        return TaskLine(NODE, GONE, found.reason or departure.outcome)
+    if isinstance(found, Going):
+        return TaskLine(NODE, DELETED, f"{departure.node} is deleted already, and not gone yet")
+    if isinstance(found, Hold):
+        return TaskLine(NODE, KEPT, found.reason, departure.hint)
+    return TaskLine(NODE, TO_REMOVE, f"{departure.node} can go")
 
 
 def begin_leaving(

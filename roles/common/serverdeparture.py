@@ -203,10 +203,9 @@ class ServerDeparture:
 
     # ---- before and after
 
-    def preview(self) -> Readiness:
+    def preview(self) -> Removal:
         """Say whether it could be taken out now; see `Departure.preview`."""
-        found = self._decide(self._nodes())
-        return Ready() if isinstance(found, Remove) else self._readiness_of(found)
+        return self._decide(self._nodes())
 
     def end(self) -> None:
         """Give the turn to the next one; see `Departure.end`."""

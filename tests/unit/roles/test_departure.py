@@ -11,6 +11,7 @@ from appliance.system.kubernetes import Access, Node
 from appliance.waiting import Failed, NotYet, Ready
 from roles.common.departure import AgentDeparture
 from roles.common.drain import SILENT_S
+from roles.common.removal import Going, Gone
 from roles.common.rke2config import VM_LABEL
 from tests.fakes import FakeClock, FakeKubernetes, make_node, make_system
 
@@ -43,6 +44,7 @@ def test_a_workers_node_is_left_alone_where_it_names_another_vm(worker: Worker, 
     found = worker.departure.look()
     is_taken = vm_id != "11"
     assert (found == Ready()) == is_taken
+    assert worker.departure.preview() == Gone("its name is VM 12's now" if is_taken else "")
     assert ("delete w1" in worker.kubernetes.asked) != is_taken
     if is_taken:
         assert worker.departure.outcome == "its name is VM 12's now"
@@ -78,4 +80,5 @@ def test_a_worker_waits_for_a_silent_api_only_so_long(worker: Worker) -> None:
 def test_a_workers_node_that_something_holds_is_waited_for(worker: Worker) -> None:
     worker.kubernetes.put(replace(make_node("w1"), is_going=True))
     assert worker.departure.look() == NotYet("its node is being deleted")
+    assert worker.departure.preview() == Going()
     assert "delete w1" not in worker.kubernetes.asked

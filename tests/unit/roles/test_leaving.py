@@ -197,6 +197,25 @@ def test_a_dry_run_tells_what_keeps_a_master_in(master: Machine) -> None:
     assert "last member of etcd" in line.reason
 
 
+@pytest.mark.parametrize("role", ["master", "worker"])
+def test_a_dry_run_leaves_a_node_alone_that_names_another_vm(role: str) -> None:
+    cloud = Cloud()
+    start(cloud, "master", 101)
+    machine = start(cloud, role, 111)
+    remove(machine)
+    kubernetes = cloud.kubernetes
+    node = kubernetes.members[machine.name]
+    kubernetes.put(replace(node, labels={**node.labels, VM_LABEL: "112"}))
+    kubernetes.place(machine.name, make_pod("web"))
+    found = leave(machine, dry_run=True)
+    assert verdicts(found) == {"balancers": "to withdraw", "node": "gone"}
+    assert found.lines[-1].reason == "its name is VM 112's now"
+    assert found.trouble == ""
+    assert leave(machine).lines[-1].reason == "its name is VM 112's now"
+    assert machine.name in kubernetes.members
+    assert "web" in kubernetes.pods_of[machine.name]
+
+
 def test_a_role_without_such_a_task_says_which_it_has(master: Machine) -> None:
     with pytest.raises(UnknownRole, match="clean and leave"):
         begin_task(master.system, Options(), "dance", master.log, master.told.append)

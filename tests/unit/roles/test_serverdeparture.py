@@ -16,6 +16,7 @@ from roles.common.departure import LONGEST_ANSWER_S
 from roles.common.endpoints import ClusterEndpoint
 from roles.common.etcdmembers import find_members
 from roles.common.leaving import REMOVAL_S
+from roles.common.removal import Hold, Remove
 from roles.common.rke2config import VM_LABEL
 from roles.common.serverdeparture import (
     CLEAN_EVERY_S,
@@ -261,9 +262,9 @@ def test_a_lone_server_without_a_member_of_etcd_does_not_wait() -> None:
     labels = {"node-role.kubernetes.io/control-plane": "true"}
     masters.kubernetes.put(make_node("m1", labels=labels, addresses=[address(1)]))
     departure = masters.leave(1)
-    last = Failed("it is the last server; its node stays in the cluster")
-    assert departure.look() == last
-    assert departure.preview() == last
+    reason = "it is the last server; its node stays in the cluster"
+    assert departure.look() == Failed(reason)
+    assert departure.preview() == Hold(reason, is_final=True)
     assert masters.names == ["m1"]
 
 
@@ -439,7 +440,7 @@ def test_a_dead_master_whose_node_is_still_ready_is_not_counted_on() -> None:
     assert isinstance(found, NotYet)
     assert found.reason.startswith("etcd would lose its quorum without it")
     assert found.reason.endswith("not well: m3")
-    assert isinstance(departure.preview(), NotYet)
+    assert departure.preview() == Hold(found.reason)
     assert masters.names == ["m1", "m2", "m3"]
     masters.die(3, since_s=0)
     assert masters.go_on(departure) == Ready()
@@ -561,7 +562,7 @@ def test_a_turn_that_can_not_be_given_back_ends_by_itself() -> None:
 
 def test_a_preview_changes_nothing() -> None:
     masters = Masters(3)
-    assert masters.leave(1).preview() == Ready()
-    assert isinstance(Masters(1).leave(1).preview(), Failed)
+    assert masters.leave(1).preview() == Remove(server(1))
+    assert isinstance(Masters(1).leave(1).preview(), Hold)
     assert masters.kubernetes.tape.changes == []
     assert masters.kubernetes.leases == {}
