@@ -32,25 +32,37 @@ EXTRAS = (
 
 
 @dataclass(frozen=True)
+class Kernel:
+    """What a machine is started with whose disk has no boot loader."""
+
+    image: Path
+    initrd: Path
+
+
+@dataclass(frozen=True)
 class BootDisk:
-    """A folder with what a machine boots from; nothing in it is changed by that."""
+    """What a machine boots from; nothing in it is changed by that.
 
-    folder: Path
+    Attributes:
+        image: The disk.
+        form: `raw` or `qcow2`.
+        kernel: None where the disk has a boot loader of its own.
+    """
 
-    @property
-    def image(self) -> Path:
-        """The raw disk."""
-        return self.folder / "disk.img"
-
-    @property
-    def kernel(self) -> Path:
-        """The kernel that is installed on it."""
-        return self.folder / "vmlinuz"
+    image: Path
+    form: str = "raw"
+    kernel: Kernel | None = None
 
     @property
-    def initrd(self) -> Path:
-        """The initial file system that belongs to the kernel."""
-        return self.folder / "initrd.img"
+    def folder(self) -> Path:
+        """Where it is kept."""
+        return self.image.parent
+
+
+def kept_disk(folder: Path) -> BootDisk:
+    """The disk of a folder that `disk.sh` filled."""
+    kernel = Kernel(folder / "vmlinuz", folder / "initrd.img")
+    return BootDisk(folder / "disk.img", kernel=kernel)
 
 
 def disk_key(topmost: str) -> str:
@@ -67,13 +79,13 @@ def current_disk(repository: Path = REPOSITORY, cache: Cache | None = None) -> B
     """
     folder = _disks(cache or Cache.default())
     if pinned := os.environ.get("ONEKE_IMAGE_DISK"):
-        return BootDisk(folder / pinned)
-    disk = BootDisk(folder / disk_key(working_tree_steps(repository, EXTRAS)[-1].key))
+        return kept_disk(folder / pinned)
+    disk = kept_disk(folder / disk_key(working_tree_steps(repository, EXTRAS)[-1].key))
     if disk.folder.exists():
         return disk
     known = _newest_first(folder)
     if known and os.environ.get("ONEKE_LAB_STALE") == "1":
-        return BootDisk(known[0])
+        return kept_disk(known[0])
     raise LabError(
         "no disk of this working tree was made; run `python3 -m tests.image bake` outside the box "
         "first, or set ONEKE_LAB_STALE=1 to take the newest one as it is"
@@ -93,7 +105,7 @@ def bake_disk(repository: Path = REPOSITORY, cache: Cache | None = None) -> Boot
     held = cache.hold()
     try:
         image = bake(repository, cache, EXTRAS)
-        disk = BootDisk(_disks(cache) / disk_key(image.layers[-1].name))
+        disk = kept_disk(_disks(cache) / disk_key(image.layers[-1].name))
         if not disk.folder.exists():
             _make(image, disk, cache)
     finally:

@@ -14,7 +14,7 @@ CONSOLE = "console.log"
 LAYER = "disk.qcow2"
 """What a machine's folder holds: two sockets, what its serial port said, what it wrote."""
 
-_KERNEL = (
+_COMMAND_LINE = (
     "root=LABEL=rootfs rw console=ttyS0 net.ifnames=0 quiet mitigations=off no_timer_check"
 )
 """Kernels test early whether ticks of the timer come on time, and give up if they do not: emulated
@@ -45,8 +45,10 @@ def qemu_argv(
     argv = [*enter_argv(SWITCH), "qemu-system-x86_64", "-nodefaults", "-no-user-config"]
     # Hardware acceleration may be there and yet not work; what is tested is the same without.
     argv += ["-accel", "tcg,thread=multi", "-smp", "2", "-m", str(memory_mib), "-display", "none"]
-    argv += ["-kernel", str(boot_disk.kernel), "-initrd", str(boot_disk.initrd)]
-    argv += ["-append", _KERNEL, "-device", "virtio-rng-pci"]
+    argv += ["-device", "virtio-rng-pci"]
+    if kernel := boot_disk.kernel:
+        argv += ["-kernel", str(kernel.image), "-initrd", str(kernel.initrd)]
+        argv += ["-append", _COMMAND_LINE]
     argv += ["-chardev", f"file,id=console,append=on,path={folder / CONSOLE}"]
     argv += ["-serial", "chardev:console"]
     argv += ["-qmp", f"unix:{folder / MONITOR},server=on,wait=off"]

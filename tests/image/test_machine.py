@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tests.image.cluster import AGENT, ImageService
 from tests.image.disk import BootDisk
+from tests.image.gateway import make_gateway
 from tests.image.test_boot import check_health, mounted
 from tests.image.vm import BOOT_S, Nic, Vm
 from tests.lab.context import (
-    PRIVATE,
     PRIVATE_VIP,
-    PUBLIC,
     PUBLIC_VIP,
     mac_of,
-    nic_attributes,
-    override,
     vnf_addresses,
     vnf_context,
 )
@@ -35,26 +30,9 @@ ONE_NIC: dict[str, object] = {
 }
 
 
-def gateway(lab: Lab, boot_disk: BootDisk, **overrides: object) -> Vm:
-    """A gateway of the public network only, made as OpenNebula would, and switched on."""
-    public, private = vnf_addresses(0)
-    context = override(vnf_context(0, lab.service_id), ONE_NIC | overrides)
-    nics = [nic_attributes(PUBLIC, public), nic_attributes(PRIVATE, private)]
-    made: dict[str, Any] = lab.onegate.add_vm(
-        context=context, role="vnf", service_id=lab.service_id, nics=nics
-    )
-    vm = Vm(
-        "vnf0",
-        boot_disk,
-        lab.switch,
-        [Nic("public", mac_of(public))],
-        vm_id=int(made["id"]),
-        token=made["token"],
-    )
-    lab.adopt(vm)
-    vm.set_context(context | {"VMID": made["id"]}, vm.token)
-    vm.start()
-    return vm
+def gateway(lab: Lab, boot_disk: BootDisk) -> Vm:
+    """A gateway of the public network only."""
+    return make_gateway(lab, boot_disk, "public", **ONE_NIC)
 
 
 def test_a_machine_that_is_left_alone_is_ready_after_its_first_boot(

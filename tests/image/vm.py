@@ -82,7 +82,7 @@ class Vm:
         self._agent = GuestAgent(self._folder / AGENT)
         self._talking = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        layer = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw"]
+        layer = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", boot_disk.form]
         run([*layer, "-b", str(boot_disk.image), str(self._folder / LAYER)])
 
     @property

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.disk import EXTRAS, BootDisk, current_disk, disk_key
+from tests.image.disk import EXTRAS, BootDisk, current_disk, disk_key, kept_disk
 from tests.image.monitor import GuestAgent, Monitor
 from tests.image.qemu import qemu_argv
 from tests.lab.bake import RELEASES, Cache, Step, plan_steps
@@ -99,7 +99,7 @@ def test_a_machine_that_says_nothing_is_not_waited_for_without_end(tmp_path: Pat
 def test_a_machine_is_emulated_and_loses_in_a_power_cut_what_it_did_not_flush() -> None:
     argv = qemu_argv(
         Path("/vm"),
-        BootDisk(Path("/disks/one")),
+        kept_disk(Path("/disks/one")),
         disc=Path("/vm/context.iso"),
         disks=[("/dev/loop1", "replicas")],
         nics=[("storage0-eth0", "02:00:ac:14:00:67")],
@@ -114,6 +114,20 @@ def test_a_machine_is_emulated_and_loses_in_a_power_cut_what_it_did_not_flush() 
     assert all("unsafe" not in drive for drive in drives)
     [nic] = [value for value in argv if value.startswith("virtio-net-pci")]
     assert "mac=02:00:ac:14:00:67" in nic
+
+
+@pytest.mark.parametrize(
+    ("disk", "has_kernel"),
+    [(kept_disk(Path("/disks/one")), True), (BootDisk(Path("/one.qcow2"), "qcow2"), False)],
+)
+def test_a_kernel_is_handed_over_where_the_disk_has_no_boot_loader(
+    disk: BootDisk, has_kernel: bool
+) -> None:
+    argv = qemu_argv(
+        Path("/vm"), disk, disc=Path("/vm/context.iso"), disks=[], nics=[], memory_mib=768
+    )
+    options = {"-kernel", "-initrd", "-append"}
+    assert options & set(argv) == (options if has_kernel else set())
 
 
 def test_the_kernel_is_there_before_the_scripts_that_may_care_about_it() -> None:
