@@ -22,7 +22,6 @@ from tests.lab.bake import Image
 from tests.lab.basics import LabError
 from tests.lab.context import (
     PRIVATE,
-    common_context,
     nic_attributes,
     nic_context,
     override,
@@ -31,6 +30,7 @@ from tests.lab.context import (
 from tests.lab.lab import PRIVATE_NIC, Lab
 from tests.lab.node import Node
 from tests.lab.rke2.control import Rke2
+from tests.lab.rke2.nodes import boot_bare
 
 pytestmark = pytest.mark.lab
 
@@ -337,14 +337,7 @@ class TestChoices:
     @classmethod
     def helpers(cls, lab: Lab) -> dict[str, Rke2]:
         """A worker and a storage node, that join whoever needs them."""
-        nodes: dict[str, Node] = {}
-        for name, address in HELPERS.items():
-            context = common_context(None) | nic_context(0, PRIVATE, address)
-            context |= {"REPORT_READY": "NO"}
-            nodes[name] = lab.node(name, context=context, nics=PRIVATE_NIC, agent=False)
-        for node in nodes.values():
-            node.wait_contextualized()
-        return {name: Rke2(node) for name, node in nodes.items()}
+        return boot_bare(lab, HELPERS)
 
     @pytest.fixture(scope="class")
     @classmethod
