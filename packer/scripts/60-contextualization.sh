@@ -38,10 +38,16 @@ if [[ -n ${ONEKE_CONTEXT_URL-} ]] && ! is_installed; then
     install_package
 fi
 
+# Also settings without their package. Names that others only speak of are known, too, and nothing is there of them.
+find_leftovers() {
+    dpkg-query --show --showformat='${Package} ${db:Status-Status}\n' 'cloud-init*' 2>/dev/null \
+        | awk '$2 != "not-installed" { print $1 }'
+}
+
 # The package takes the place of cloud-init, and says so in its own dependencies; what that leaves behind would go
 # on setting NICs.
 if is_installed; then
-    mapfile -t leftovers < <(dpkg-query --show --showformat='${Package}\n' 'cloud-init*' 2>/dev/null)
+    mapfile -t leftovers < <(find_leftovers)
     if [[ ${#leftovers[@]} -gt 0 ]]; then
         DEBIAN_FRONTEND=noninteractive apt-get -qq purge --yes "${leftovers[@]}"
     fi

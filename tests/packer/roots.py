@@ -7,7 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.lab.bake import CHROOT, Image, acquire_settings, isolated
-from tests.lab.basics import run
+from tests.lab.basics import REPOSITORY, run
+
+SCRIPTS = REPOSITORY / "packer" / "scripts"
+
+# For bash: every path with its kind, mode, owner and target, and every content; not the times.
+DESCRIBE = r"""
+describe() (
+    cd /
+    find . -xdev -printf '%P %y %m %U:%G %l\n' | sort
+    find . -xdev -type f -print0 | sort --zero-terminated | xargs -0 sha256sum
+)
+"""
+RUN_ALL = """
+for script in /run/oneke-build/scripts/[0-9][0-9]-*.sh; do
+    bash "$script"
+done
+"""
 
 _FOLDERS = ("fs", "work", "root", "build")
 

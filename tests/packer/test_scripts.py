@@ -8,26 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.basics import REPOSITORY, CommandFailed
-from tests.packer.roots import Root
+from tests.lab.basics import CommandFailed
+from tests.packer.roots import DESCRIBE, RUN_ALL, SCRIPTS, Root
 
 pytestmark = pytest.mark.bake
-
-SCRIPTS = REPOSITORY / "packer" / "scripts"
-
-# Every path with its kind, mode, owner and target, and every content; not the times.
-DESCRIBE = r"""
-describe() (
-    cd /
-    find . -xdev -printf '%P %y %m %U:%G %l\n' | sort
-    find . -xdev -type f -print0 | sort --zero-terminated | xargs -0 sha256sum
-)
-"""
-RUN_ALL = """
-for script in /run/oneke-build/scripts/[0-9][0-9]-*.sh; do
-    bash "$script"
-done
-"""
 
 
 def test_a_second_run_of_all_scripts_changes_nothing(root: Root, wheels: Path) -> None:
