@@ -82,6 +82,7 @@ class ServerDeparture:
         self._turn_taken_by: Access | None = None
         self._next_clean = 0.0
         self._until_s = math.inf
+        self._seen: NotYet | None = None
 
     def learn(self, service: Service) -> None:
         """Note where other masters say that they serve; see `Departure.learn`."""
@@ -96,6 +97,15 @@ class ServerDeparture:
     def look(self, left_s: float = math.inf) -> Readiness:
         """Take it out as soon as that is safe; see `Departure.look`."""
         self._until_s = self._system.clock.monotonic() + left_s
+        found = self._look(left_s)
+        if not isinstance(found, NotYet):
+            return found
+        # Who is asked as the time ends can not answer: what was so before tells more.
+        is_cut = self._system.clock.monotonic() >= self._until_s
+        self._seen = self._seen if is_cut and self._seen else found
+        return self._seen
+
+    def _look(self, left_s: float) -> Readiness:
         try:
             if self._asked is None:
                 found = self._find_server()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliance.errors import KubernetesUnavailable
 from appliance.system.kubernetes import Access, Health, Node
 from appliance.waiting import Failed, NotYet, Readiness, Ready
 from roles.common.cleaner import GRACE_S
@@ -485,6 +486,27 @@ def test_a_master_that_is_down_with_its_vm_there_keeps_others_in() -> None:
     assert "m3" in found.reason
     assert masters.names == ["m1", "m2", "m3"]
     assert masters.kubernetes.leases == {}
+
+
+def test_a_look_that_the_end_of_its_time_cuts_tells_what_was_seen_before() -> None:
+    masters = Masters(3)
+    masters.die(3)
+    masters.onegate.add_vm(3, {"ROLE_NAME": "master"})
+    departure = masters.leave(1)
+    departure.look(CLEANING_S)
+    before = departure.look(5)
+    assert isinstance(before, NotYet)
+    assert "etcd would lose its quorum without it" in before.reason
+
+    def come_too_late(access: Access) -> None:
+        masters.clock.pass_time(1)
+        raise KubernetesUnavailable("the answer does not come to its end in time")
+
+    masters.kubernetes.answered = come_too_late
+    assert departure.look(0.6) == before
+    found = departure.look(20)
+    assert isinstance(found, NotYet)
+    assert "in time" in found.reason
 
 
 def test_the_dead_are_looked_at_not_more_often_than_is_good_for_onegate() -> None:
