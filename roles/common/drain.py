@@ -63,8 +63,8 @@ class Drain:
     Attributes:
         moved: The pods that were asked to end.
         left: The pods that were still there at the last look.
-        held_back: The pods that were not let go at the last look, by their names, and why; nothing
-            where a budget for disruptions is why.
+        held_back: The pods that were not let go when they were asked last, by their names, and why;
+            nothing where a budget for disruptions is why.
     """
 
     def __init__(
@@ -132,10 +132,13 @@ class Drain:
             self._is_cordoned = True
         self.left = pods_to_move(kubernetes.pods(self._access, self._node))
         waiting = [pod for pod in self.left if not pod.is_going]
-        self.held_back = {}
+        names = {str(pod) for pod in waiting}
+        self.held_back = {pod: why for pod, why in self.held_back.items() if pod in names}
         for pod in waiting:
             if deadline.remaining_s():
                 self._evict(pod)
+            else:
+                self.held_back.setdefault(str(pod), "no time is left to ask")
         if waiting:
             self.left = pods_to_move(kubernetes.pods(self._access, self._node))
 
@@ -145,17 +148,19 @@ class Drain:
         Raises:
             KubernetesError: Nobody answered.
         """
+        name = str(pod)
         try:
             self._system.kubernetes.evict(self._access, pod)
         except KubernetesConflict:
-            return  # another one bears its name by now
+            self.held_back.pop(name, None)  # another one bears its name by now
         except KubernetesError as error:
             if error.status is None:
                 raise
-            self.held_back[str(pod)] = "" if error.status == _HELD_BACK else str(error)
-            return
-        self.moved.add(str(pod))
-        self._log.info("pod.evicted", pod=str(pod))
+            self.held_back[name] = "" if error.status == _HELD_BACK else str(error)
+        else:
+            self.held_back.pop(name, None)
+            self.moved.add(name)
+            self._log.info("pod.evicted", pod=name)
 
 
 def _them(pods: Sequence[Pod]) -> str:

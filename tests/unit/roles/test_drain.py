@@ -131,6 +131,15 @@ def test_what_is_left_is_told_with_what_keeps_it(node: Node) -> None:
     )
 
 
+def test_why_a_pod_was_held_back_is_still_known_where_the_last_look_is_cut(node: Node) -> None:
+    node.kubernetes.place("w1", make_pod("guarded"))
+    node.kubernetes.guarded = {"guarded"}
+    node.look()
+    node.kubernetes.fail(None, KubernetesUnavailable("no answer in time"))
+    assert node.look() == NotYet("no answer in time")
+    assert "a budget for disruptions does not let go of it" in node.drain.tell_left("too late")
+
+
 def test_pods_of_other_nodes_are_left_alone(node: Node) -> None:
     node.kubernetes.place("w2", make_pod("elsewhere"))
     assert node.look() == Ready()
@@ -193,6 +202,9 @@ def test_no_pod_is_asked_to_go_when_the_time_is_over(node: Node) -> None:
     node.kubernetes.place("w1", make_pod("a"))
     node.look(left_s=0)
     assert "evict a" not in node.kubernetes.asked
+    assert node.drain.tell_left("its pods are ending") == (
+        "default/a could not be moved: no time is left to ask; it ends with the VM"
+    )
 
 
 def test_many_pods_are_not_all_named() -> None:
