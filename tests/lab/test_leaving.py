@@ -9,7 +9,9 @@ import json
 import re
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +22,7 @@ from tests.lab.basics import LabError
 from tests.lab.context import PUBLIC_VIP
 from tests.lab.lab import Lab
 from tests.lab.node import Node
-from tests.lab.rke2.control import DATA
+from tests.lab.rke2.control import DATA, Rke2
 from tests.lab.service import ServiceVm
 from tests.lab.test_cluster import (
     COMES_UP_S,
@@ -37,10 +39,15 @@ LEAVE_UNIT = "oneke-leave.service"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/oneke-leaving"
 # A leaving node waits 32 s for gateways to notice, and may need 90 s in all.
 LEAVES_S = 240
-# An election of etcd's leader, or an answer that an API server did not get to its end.
-BLIP_S = 6
-MOST_FAILURES = 50
-"""For one failure of a single request there have to be so many answers, more than that."""
+ELECTION_S, LONGEST_ELECTION_S = 3.5, 5.0
+"""What electing another leader takes etcd, one with another and at most.
+
+The double's members wait for 1.2 to 2.4 s, then they vote. The rest is a loaded machine's: two of
+3.8 and 1.9 s were seen on two cores at a load of 22.
+"""
+ELECTING = re.compile("timed out|^50[034] ")
+"""What is heard while etcd has no leader: nothing, or that there is none."""
+SPARE, REPLICAS = 2, 8
 REMOVED, RUNNING = 12, 3
 KILLED = -9
 
@@ -139,11 +146,24 @@ class LeavingCluster(Cluster):
         """A VM that is gone took leave of balancers, pods and cluster, and said so."""
         said = self.service.node(vm.vm_id).journal(LEAVE_UNIT, all_boots=True)
         assert re.search(r"withdrawn +balancers", said), said
-        assert re.search(r"moved +pods", said), said
+        count = len(self.evicted_by(vm))
+        moved = f"{count} of them" if count else "there were none to move"
+        assert re.search(rf"moved +pods +{moved}", said), said
         assert re.search(rf"removed +node +the cluster knows {node_name(vm)} no more", said), said
         assert self.told(vm.vm_id, "ONEKE_STEP") == "left the cluster"
         for number in range(4):
             assert self.told(vm.vm_id, f"ONEGATE_HAPROXY_LB{number}_IP") in ("", "0.0.0.0")
+
+    def evicted_by(self, vm: ServiceVm) -> set[str]:
+        """The pods that API servers evicted because a VM asked for it as it left.
+
+        A master asks its own, as an administrator; any may be asked by the others, as kubelets.
+        """
+        is_master = vm.role == "master"
+        nodes = [self.service.node(vm.vm_id)] if is_master else self.service.nodes("master")
+        asks = "system:admin" if is_master else f"system:node:{node_name(vm)}"
+        events = [event for node in nodes for event in Rke2(node).events("pod.evicted")]
+        return {event["pod"] for event in events if event["by"] == asks}
 
     def leavers(self, role: str, left: int) -> Sequence[ServiceVm]:
         """The VMs that go when a role is scaled down: the oldest."""
@@ -172,33 +192,12 @@ def lab(lab_image: Image) -> Iterator[Lab]:
         yield made
 
 
-class Prober:
-    """Has the API read the nodes from etcd, through the virtual address, again and again.
+class Repeated(ABC):
+    """Looks at something again and again, from its beginning to its end."""
 
-    Attributes:
-        answers: How often it did.
-        failures: When it did not, in seconds since the beginning, and what curl said.
-        longest_s: The longest time from answer to answer.
-    """
-
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
-        """Ask as an administrator does, whose files are put into a folder."""
-        tls = f"{DATA}/server/tls"
-        pair = {"--cert": f"{tls}/client-admin.crt", "--key": f"{tls}/client-admin.key"}
-        for path in pair.values():
-            (folder / Path(path).name).write_text(cluster.master().node.read(path))
-        shown = [
-            word for key, path in pair.items() for word in (key, f"{folder}/{Path(path).name}")
-        ]
-        url = f"https://{PUBLIC_VIP}:6443/api/v1/nodes?limit=1"
-        seen = ("-o", "/dev/null", "-w", "%{http_code} %{errormsg}", "-m", "5")
-        self._argv = ["curl", "-sk", *shown, *seen, url]
-        self._client = cluster.client
+    def __init__(self) -> None:
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._ask, daemon=True)
-        self.answers = 0
-        self.failures: list[str] = []
-        self.longest_s = 0.0
+        self._thread = threading.Thread(target=self._look_on, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -208,18 +207,82 @@ class Prober:
         self._stopping.set()
         self._thread.join()
 
-    def _ask(self) -> None:
-        began = last = time.monotonic()
+    def _look_on(self) -> None:
         while not self._stopping.wait(0.05):
-            said = self._client.run(self._argv, check=False).stdout
-            now = time.monotonic()
-            if said.startswith("200"):
-                self.answers += 1
-                self.longest_s = max(self.longest_s, now - last)
-                last = now
-            else:
-                self.failures.append(f"{now - began:.1f} s: {said}")
-        self.longest_s = max(self.longest_s, time.monotonic() - last)
+            self.look()
+
+    @abstractmethod
+    def look(self) -> None:
+        """Look once."""
+
+
+class Prober(Repeated):
+    """Has the API read the nodes from etcd, through the virtual address.
+
+    Attributes:
+        answers: How often it did.
+        failures: When it did not, in seconds since the beginning, and what curl said.
+        outages: From answer to answer, in seconds, where it failed in between.
+    """
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        """Ask as an administrator does, whose files are put into a folder."""
+        super().__init__()
+        tls = f"{DATA}/server/tls"
+        pair = {"--cert": f"{tls}/client-admin.crt", "--key": f"{tls}/client-admin.key"}
+        for path in pair.values():
+            (folder / Path(path).name).write_text(cluster.master().node.read(path))
+        shown = [
+            word for key, path in pair.items() for word in (key, f"{folder}/{Path(path).name}")
+        ]
+        url = f"https://{PUBLIC_VIP}:6443/api/v1/nodes?limit=1"
+        seen = ("-o", "/dev/null", "-w", "%{http_code} %{errormsg}", "-m", "2")
+        self._argv = ["curl", "-sk", *shown, *seen, url]
+        self._client = cluster.client
+        self._began = self._last = time.monotonic()
+        self._is_failing = False
+        self.answers = 0
+        self.failures: dict[float, str] = {}
+        self.outages: list[float] = []
+
+    def look(self) -> None:
+        said = self._client.run(self._argv, check=False).stdout
+        now = time.monotonic()
+        if not said.startswith("200"):
+            self.failures[round(now - self._began, 1)] = said
+            self._is_failing = True
+            return
+        self.answers += 1
+        if self._is_failing:
+            self.outages.append(now - self._last)
+        self._is_failing, self._last = False, now
+
+    def assert_reachable_but_for_elections(self, elections: int) -> None:
+        """The API answered all along, but while another member came to lead, so many times."""
+        found = f"{self.answers} answers; outages {self.outages}; failures {self.failures}"
+        assert self.answers > 50, found
+        assert not self._is_failing, found
+        assert max(self.outages, default=0) < LONGEST_ELECTION_S, found
+        assert sum(self.outages) < elections * ELECTION_S, found
+        assert all(ELECTING.search(said) for said in self.failures.values()), found
+
+
+class Counter(Repeated):
+    """Counts the pods of an application that are ready.
+
+    Attributes:
+        counts: How many there were, at each look that was answered.
+    """
+
+    def __init__(self, cluster: LeavingCluster, name: str) -> None:
+        super().__init__()
+        self._cluster, self._name = cluster, name
+        self.counts: list[int] = []
+
+    def look(self) -> None:
+        # A loaded master may not answer in time.
+        with suppress(LabError, ValueError):
+            self.counts.append(len(self._cluster.pods(self._name)))
 
 
 def leave(node: Node, *, limit_s: float = 120) -> tuple[int, str]:
@@ -241,7 +304,7 @@ class TestScalingDown:
     def test_it_comes_up_and_has_something_to_do(self, cluster: LeavingCluster) -> None:
         cluster.service.wait_running(COMES_UP_S)
         cluster.wait_healthy()
-        cluster.deploy("web", replicas=8, spare=2)
+        cluster.deploy("web", replicas=REPLICAS, spare=SPARE)
         assert len(set(cluster.wait_pods("web", 8).values())) > 1
         cluster.assert_nothing_is_left()
 
@@ -279,11 +342,18 @@ class TestScalingDown:
         assert "unschedulable" not in cluster.kube_nodes()[name]["spec"]
 
     def test_workers_are_scaled_from_four_to_one(self, cluster: LeavingCluster) -> None:
-        leavers = cluster.scale_down("worker", 1)
-        cluster.wait_healthy()
+        before = cluster.pods("web")
+        with Counter(cluster, "web") as ready:
+            leavers = cluster.scale_down("worker", 1)
+            cluster.wait_healthy()
         cluster.assert_nothing_is_left()
         for vm in leavers:
             cluster.assert_left_by_itself(vm)
+            placed = {pod for pod, node in before.items() if node == node_name(vm)}
+            assert placed <= cluster.evicted_by(vm)
+        assert set(before.values()) & {node_name(vm) for vm in leavers}
+        assert len(ready.counts) > 20
+        assert min(ready.counts) >= REPLICAS - SPARE
         [stays] = cluster.service.vms("worker")
         assert set(cluster.wait_pods("web", 8).values()) == {node_name(stays)}
 
@@ -301,8 +371,7 @@ class TestScalingDown:
             leavers = cluster.scale_down("master", 1)
             cluster.wait_healthy()
         assert founder == leavers[0].name
-        assert prober.longest_s < BLIP_S, prober.failures
-        assert prober.answers > MOST_FAILURES * len(prober.failures), prober.failures
+        prober.assert_reachable_but_for_elections(2)
         cluster.assert_nothing_is_left()
         for vm in leavers:
             cluster.assert_left_by_itself(vm)
@@ -375,8 +444,7 @@ class TestScalingDownWithADeadMaster:
         with Prober(cluster, tmp_path) as prober:
             cluster.scale_down("master", 1)
             cluster.wait_healthy()
-        assert prober.longest_s < BLIP_S, prober.failures
-        assert prober.answers > MOST_FAILURES * len(prober.failures), prober.failures
+        prober.assert_reachable_but_for_elections(1)
         cluster.assert_nothing_is_left()
         cluster.assert_left_by_itself(leaver)
         assert cluster.members() == [node_name(stays)]
