@@ -12,6 +12,17 @@ locals {
   wheels    = "${path.root}/../dist/wheels-${local.base.codename}-${local.machine}"
   os_disk   = "${var.output_directory}/${local.name}.qcow2"
   data_disk = "${var.output_directory}/${local.name}-storage.qcow2"
+  handover  = "${path.root}/../dist/handover-${local.name}"
+
+  # Programs differ in which they read. One that is set and empty is not the same to all of them as none.
+  proxies = concat(
+    [for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] : "${name}=${var.proxy}" if var.proxy != ""],
+    [for name in ["no_proxy", "NO_PROXY"] : "${name}=${var.no_proxy}" if var.no_proxy != ""],
+  )
+  credentials = concat(
+    [for file in [var.netrc] : "NETRC=/run/oneke-build/netrc" if file != ""],
+    [for file in [var.registry_auth] : "REGISTRY_AUTH_FILE=/run/oneke-build/registry-auth.json" if file != ""],
+  )
 
   # Good for one build: only this process and the VM know it.
   password = uuidv4()
@@ -75,10 +86,17 @@ build {
 
   # Refused now rather than after the packages are in.
   provisioner "shell-local" {
-    environment_vars = ["URL=${var.context_url}", "SHA256=${var.context_sha256}"]
+    environment_vars = [
+      "URL=${var.context_url}",
+      "SHA256=${var.context_sha256}",
+      "OVERLAY=${var.overlay}",
+      "FOR_FILES=${var.netrc}",
+      "FOR_REGISTRIES=${var.registry_auth}",
+    ]
     inline = [
       "set -e",
-      "bash ${path.root}/preflight.sh ${var.flavor} ${var.arch} \"$URL\" \"$SHA256\"",
+      "bash ${path.root}/handover.sh ${local.handover} \"$OVERLAY\" \"$FOR_FILES\" \"$FOR_REGISTRIES\"",
+      "bash ${path.root}/preflight.sh ${var.flavor} ${var.arch} \"$URL\" \"$SHA256\" \"$OVERLAY\"",
       "bash ${path.root}/wheels.sh all ${local.base.codename} ${local.machine} ${local.wheels}",
     ]
   }
@@ -90,7 +108,7 @@ build {
       "cloud-init status --wait > /dev/null || true",
       "systemctl stop apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service || true",
       "systemctl stop apt-daily.service apt-daily-upgrade.service || true",
-      "mkdir -p /run/oneke-build/wheels",
+      "install -d -m 0700 /run/oneke-build /run/oneke-build/wheels",
     ]
   }
 
@@ -100,16 +118,44 @@ build {
     generated   = true
   }
 
+  provisioner "file" {
+    source      = "${local.handover}/overlay.tar"
+    destination = "/run/oneke-build/overlay.tar"
+    generated   = true
+  }
+
+  # What is only read while the image is made goes to memory; a file has to be there also where none is given.
+  provisioner "file" {
+    source      = var.netrc != "" ? var.netrc : "${local.handover}/nothing"
+    destination = "/run/oneke-build/netrc"
+    generated   = true
+  }
+
+  provisioner "file" {
+    source      = var.registry_auth != "" ? var.registry_auth : "${local.handover}/nothing"
+    destination = "/run/oneke-build/registry-auth.json"
+    generated   = true
+  }
+
+  provisioner "shell" {
+    script          = "${path.root}/overlay.sh"
+    execute_command = "env {{ .Vars }} bash {{ .Path }} /run/oneke-build/overlay.tar"
+  }
+
   provisioner "shell" {
     scripts         = [for name in sort(fileset("${abspath(path.root)}/scripts", "[0-9][0-9]-*.sh")) : "${path.root}/scripts/${name}"]
     execute_command = "env {{ .Vars }} bash {{ .Path }}"
-    environment_vars = [
-      "ONEKE_FLAVOR=${var.flavor}",
-      "ONEKE_SOURCES=${var.sources}",
-      "ONEKE_NTP_SERVERS=${var.ntp_servers}",
-      "ONEKE_CONTEXT_URL=${var.context_url}",
-      "ONEKE_CONTEXT_SHA256=${var.context_sha256}",
-    ]
+    environment_vars = concat(
+      [
+        "ONEKE_FLAVOR=${var.flavor}",
+        "ONEKE_SOURCES=${var.sources}",
+        "ONEKE_NTP_SERVERS=${var.ntp_servers}",
+        "ONEKE_CONTEXT_URL=${var.context_url}",
+        "ONEKE_CONTEXT_SHA256=${var.context_sha256}",
+      ],
+      local.proxies,
+      local.credentials,
+    )
   }
 
   post-processors {

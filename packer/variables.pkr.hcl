@@ -95,6 +95,37 @@ variable "sources" {
   description = "Mirrors for what `oneke-agent install` fetches: PREFIX=URL, with blanks between. Empty: the places that the lock names."
 }
 
+variable "proxy" {
+  type        = string
+  default     = ""
+  sensitive   = true
+  description = "Proxy that the VM of the build fetches everything through, as http://HOST:PORT. Empty: none. The image does not keep it."
+}
+
+variable "no_proxy" {
+  type        = string
+  default     = ""
+  description = "Hosts and domains that are asked without the proxy, with commas between."
+}
+
+variable "overlay" {
+  type        = string
+  default     = ""
+  description = "Folder of files that are laid over the base image before anything else, and stay. Certificates in usr/local/share/ca-certificates are trusted from then on. Empty: none."
+}
+
+variable "netrc" {
+  type        = string
+  default     = ""
+  description = "File with credentials for files, as ~/.netrc has them. The VM of the build has it in memory only. Empty: none."
+}
+
+variable "registry_auth" {
+  type        = string
+  default     = ""
+  description = "File with credentials for registries, as `skopeo login --authfile` writes it. The VM of the build has it in memory only. Empty: none."
+}
+
 variable "ntp_servers" {
   type        = string
   default     = ""

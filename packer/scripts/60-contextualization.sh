@@ -5,6 +5,7 @@
 #
 # ONEKE_CONTEXT_URL     where the package is (default: none is installed, it is there or comes later)
 # ONEKE_CONTEXT_SHA256  its digest; there is no default, and without it the package is refused
+# NETRC                 file with credentials for where it is (default: none)
 set -euo pipefail
 
 is_installed() {
@@ -21,7 +22,8 @@ install_package() {
     folder=$(mktemp -d)
     # apt reads it as a user of its own.
     chmod 0755 "$folder"
-    curl --fail --silent --show-error --location --retry 3 --output "$folder/one-context.deb" "$ONEKE_CONTEXT_URL"
+    curl --fail --silent --show-error --location --retry 3 ${NETRC:+--netrc-file "$NETRC"} \
+        --output "$folder/one-context.deb" "$ONEKE_CONTEXT_URL"
     found=$(sha256sum "$folder/one-context.deb")
     if [[ ${found%% *} != "$ONEKE_CONTEXT_SHA256" ]]; then
         echo "60-contextualization: $ONEKE_CONTEXT_URL: expected sha256 $ONEKE_CONTEXT_SHA256," \

@@ -95,6 +95,19 @@ def test_a_build_with_all_sums_is_begun(tmp_path: Path, locked_for_ce: dict[str,
     assert preflight(tmp_path, locked_for_ce, "ce", "amd64", "", "") == ""
 
 
+def test_the_lock_is_judged_that_is_laid_over_the_image(
+    tmp_path: Path, locked_for_ce: dict[str, Any]
+) -> None:
+    overlay = tmp_path / "overlay"
+    own = overlay / "etc" / "oneke" / "service.d"
+    own.mkdir(parents=True)
+    arguments = ("ce", "amd64", "", "", str(overlay))
+    with pytest.raises(CommandFailed, match="the lock does not do"):
+        preflight(tmp_path, {"releases": {}}, *arguments)
+    (own / "artifacts.lock.yaml").write_text(yaml.safe_dump(locked_for_ce))
+    assert preflight(tmp_path, {"releases": {}}, *arguments) == ""
+
+
 @pytest.mark.parametrize(("flavor", "arch"), [("ee", "amd64"), ("ce", "arm64")])
 def test_a_build_is_refused_for_all_sums_that_its_flavor_lacks(
     tmp_path: Path, locked_for_ce: dict[str, Any], flavor: str, arch: str

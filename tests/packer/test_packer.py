@@ -52,6 +52,11 @@ def test_every_image_is_a_valid_build(
     packer(description, "validate", *chosen, str(description))
 
 
+def test_a_build_with_all_that_can_be_handed_over_is_valid(description: Path) -> None:
+    names = ("proxy", "no_proxy", "overlay", "netrc", "registry_auth")
+    packer(description, "validate", *(f"-var={name}=/x" for name in names), str(description))
+
+
 @pytest.mark.parametrize(
     ("name", "accepted"),
     [
