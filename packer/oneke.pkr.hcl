@@ -62,7 +62,8 @@ source "qemu" "oneke" {
     [
       ["-smbios", "type=1,serial=ds=nocloud;dsmode=net;s=http://{{ .HTTPIP }}:{{ .HTTPPort }}/"],
       ["-smbios", "type=3,serial=${local.password}"],
-      ["-serial", "file:${var.output_directory}/console.log"],
+      # Beside the folder, which is removed when a build fails.
+      ["-serial", "file:${var.output_directory}-console.log"],
     ],
     local.machine_args[var.arch],
     var.qemuargs,

@@ -98,6 +98,12 @@ def test_all_scripts_are_run_in_their_order_with_what_they_read(description: Pat
         assert f"`{name}`" in told
 
 
+def test_what_the_vm_says_is_not_in_the_folder_that_a_failed_build_loses() -> None:
+    (path,) = re.findall(r'"file:(.*)"', (PACKER / "oneke.pkr.hcl").read_text())
+    assert path.startswith("${var.output_directory}")
+    assert "/" not in path
+
+
 def test_every_variable_is_described_and_used(description: Path) -> None:
     texts = {path.name: path.read_text() for path in description.glob("*.pkr.hcl")}
     variables = re.findall(
