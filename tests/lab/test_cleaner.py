@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tests.lab.lab import Lab
 from tests.lab.onegate.state import LcmState
 from tests.lab.rke2.control import Rke2
 from tests.lab.test_cluster import COMES_UP_S, HEALS_S, VM_LABEL, Cluster, node_name
+from tests.lab.test_leaving import LEAVES_S, LeavingCluster, Repeated
 
 pytestmark = pytest.mark.lab
 
@@ -33,14 +35,19 @@ def lab(lab_image: Image) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def cluster(lab: Lab) -> Cluster:
+def cluster(lab: Lab) -> LeavingCluster:
     """A service that is up, and whose minutes are short from then on."""
-    made = Cluster(lab, lab.service(worker=2))
+    made = LeavingCluster(lab, lab.service(worker=2))
     made.service.wait_running(COMES_UP_S)
     made.wait_healthy()
-    for node in made.service.nodes("master"):
-        Rke2(node).turn(intervals={"minute": MINUTE_S})
+    shorten_minutes(made)
     return made
+
+
+def shorten_minutes(cluster: Cluster) -> None:
+    """Have the masters that there are now go by short minutes."""
+    for node in cluster.service.nodes("master"):
+        Rke2(node).turn(intervals={"minute": MINUTE_S})
 
 
 def jobs(cluster: Cluster) -> list[dict[str, Any]]:
@@ -78,6 +85,26 @@ def wait_said(cluster: Cluster, text: str, ended: str = "Complete") -> str:
         raise LabError("\n".join(seen))
 
     return wait_until(said, HEALS_S, f"{text!r} in the log of a {ended} job", every_s=0.5)
+
+
+class JobLogs(Repeated):
+    """Reads what the cleaner's jobs say, for a run is soon forgotten.
+
+    Attributes:
+        found: The log of each job, by its name.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__()
+        self._cluster = cluster
+        self.found: dict[str, str] = {}
+
+    def look(self) -> None:
+        # The master that was asked may just be leaving.
+        with suppress(CommandFailed, LabError, ValueError):
+            for job in jobs(self._cluster):
+                name = job["metadata"]["name"]
+                self.found[name] = log_of(self._cluster, job) or self.found.get(name, "")
 
 
 def lose(cluster: Cluster, name: str) -> None:
@@ -146,3 +173,32 @@ def test_a_new_worker_with_the_name_of_a_dead_one_comes_in_without_a_hand(
     assert f"VM {dead.vm_id} is not in the service any more; VM {new.vm_id} waits" in log
     cluster.wait_healthy()
     assert wait_said(cluster, "nothing") == "nothing to do: all 4 are as they should be\n"
+
+
+def test_a_master_leaves_by_itself_while_the_cleaner_deletes_a_dead_worker(
+    cluster: LeavingCluster,
+) -> None:
+    cluster.service.scale("master", 3)
+    cluster.service.wait_running(COMES_UP_S)
+    cluster.wait_healthy()
+    shorten_minutes(cluster)
+    dead = cluster.service.vms("worker")[0]
+    cluster.service.terminate(dead.vm_id, hard=True)
+    cluster.service.wait_until(
+        lambda: len(cluster.service.vms("worker")) == 1, HEALS_S, "OneFlow to drop the dead one"
+    )
+    cluster.service.wait_running(HEALS_S)
+    [leaver] = cluster.leavers("master", 2)
+    with JobLogs(cluster) as logs:
+        cluster.service.scale("master", 2)
+        # It waits for gateways now, half a minute.
+        lose(cluster, node_name(dead))
+        cluster.service.wait_until(
+            lambda: len(cluster.service.vms("master")) == 2, LEAVES_S, "2 masters"
+        )
+        cluster.wait_healthy()
+    assert sum(f"deleted  {node_name(dead)}" in log for log in logs.found.values()) == 1
+    assert not [log for log in logs.found.values() if f"deleted  {node_name(leaver)}" in log]
+    cluster.assert_left_by_itself(leaver)
+    masters = [node_name(vm) for vm in cluster.service.vms("master")]
+    assert cluster.members() == sorted(masters)
