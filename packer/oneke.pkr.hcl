@@ -37,11 +37,13 @@ locals {
 }
 
 source "qemu" "oneke" {
-  iso_url            = var.base_url != "" ? var.base_url : local.base.url
-  iso_checksum       = var.base_checksum != "" ? var.base_checksum : local.base.checksum
-  disk_image         = true
-  disk_size          = var.disk_size
-  disk_interface     = "virtio"
+  iso_url        = var.base_url != "" ? var.base_url : local.base.url
+  iso_checksum   = var.base_checksum != "" ? var.base_checksum : local.base.checksum
+  disk_image     = true
+  disk_size      = var.disk_size
+  disk_interface = "virtio"
+  # A build that is cut is made anew: nothing of it has to be on the disk before its end.
+  disk_cache         = "unsafe"
   disk_discard       = "unmap"
   disk_detect_zeroes = "unmap"
   disk_compression   = true
