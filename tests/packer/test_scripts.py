@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.basics import CommandFailed
+from tests.packer.packages import build_package
 from tests.packer.roots import DESCRIBE, RUN_ALL, SCRIPTS, Root
 
 pytestmark = pytest.mark.bake
@@ -81,25 +83,32 @@ def test_a_contextualization_package_without_digest_is_refused(root: Root) -> No
         root.run(script, files=[SCRIPTS])
 
 
-CONTEXT_PACKAGE = r"""set -euo pipefail
-    mkdir -p /tmp/made/DEBIAN /tmp/made/etc/one-context.d
-    printf '%s\n' 'Package: one-context' 'Version: 9.9' 'Architecture: all' \
-        'Maintainer: Nobody <nobody@example.com>' 'Description: stand-in' > /tmp/made/DEBIAN/control
-    printf '#!/bin/sh\n' > /tmp/made/etc/one-context.d/net-99-report-ready-too
-    dpkg-deb --root-owner-group --build /tmp/made /tmp/one-context.deb > /dev/null
-    export ONEKE_CONTEXT_URL=file:///tmp/one-context.deb
+@pytest.fixture
+def context_package(tmp_path: Path) -> Path:
+    """A contextualization package with one script, which would report READY=YES."""
+    scripts = tmp_path / "tree" / "etc" / "one-context.d"
+    scripts.mkdir(parents=True)
+    (scripts / "net-99-report-ready-too").write_text("#!/bin/sh\n")
+    return build_package(tmp_path / "tree", tmp_path, "one-context")
+
+
+INSTALL_CONTEXT = """set -euo pipefail
+    export ONEKE_CONTEXT_URL=file:///run/oneke-build/one-context.deb
+    bash /run/oneke-build/scripts/60-contextualization.sh
 """
 
 
-def test_a_contextualization_package_is_installed_and_kept_from_reporting(root: Root) -> None:
-    script = f"""{CONTEXT_PACKAGE}
-        ONEKE_CONTEXT_SHA256=$(sha256sum < /tmp/one-context.deb | cut -c -64)
-        export ONEKE_CONTEXT_SHA256
-        bash /run/oneke-build/scripts/60-contextualization.sh
+def test_a_contextualization_package_is_installed_and_kept_from_reporting(
+    root: Root, context_package: Path
+) -> None:
+    digest = hashlib.sha256(context_package.read_bytes()).hexdigest()
+    script = f"""
+        export ONEKE_CONTEXT_SHA256={digest}
+        {INSTALL_CONTEXT}
         ls /etc/one-context.d /usr/lib/oneke/one-context.diverted
         dpkg-query --show one-context
     """
-    said = root.run(script, files=[SCRIPTS])
+    said = root.run(script, files=[SCRIPTS, context_package])
     listed = said[said.index("/etc/one-context.d:") :]
     own, diverted = listed.split("/usr/lib/oneke/one-context.diverted:")
     assert "report-ready" not in own
@@ -107,28 +116,30 @@ def test_a_contextualization_package_is_installed_and_kept_from_reporting(root: 
     assert "one-context\t9.9" in said
 
 
-def test_another_contextualization_package_than_the_pinned_one_is_refused(root: Root) -> None:
-    script = f"""{CONTEXT_PACKAGE}
+def test_another_contextualization_package_than_the_pinned_one_is_refused(
+    root: Root, context_package: Path
+) -> None:
+    script = f"""
         export ONEKE_CONTEXT_SHA256={"0" * 64}
-        bash /run/oneke-build/scripts/60-contextualization.sh
+        {INSTALL_CONTEXT}
     """
     with pytest.raises(CommandFailed, match=r"expected sha256 0{64}, found [0-9a-f]{64}"):
-        root.run(script, files=[SCRIPTS])
+        root.run(script, files=[SCRIPTS, context_package])
 
 
-def test_a_base_that_has_the_contextualization_package_loses_cloud_init_too(root: Root) -> None:
+def test_a_base_that_has_the_contextualization_package_loses_cloud_init_too(
+    root: Root, tmp_path: Path
+) -> None:
+    packages = []
+    for name in ("one-context", "cloud-init", "cloud-initramfs-growroot"):
+        (tmp_path / name / "etc" / name).mkdir(parents=True)
+        (tmp_path / name / "etc" / name / "set").touch()
+        (tmp_path / name / "DEBIAN").mkdir()
+        (tmp_path / name / "DEBIAN" / "conffiles").write_text(f"/etc/{name}/set\n")
+        packages.append(build_package(tmp_path / name, tmp_path, name))
     script = r"""set -euo pipefail
+        dpkg --install /run/oneke-build/*.deb > /dev/null
         # One that is there whole, and one that another way of installing left the settings of.
-        for name in one-context cloud-init cloud-initramfs-growroot; do
-            mkdir -p /tmp/$name/DEBIAN /tmp/$name/etc/$name
-            printf '%s\n' "Package: $name" 'Version: 9.9' 'Architecture: all' \
-                'Maintainer: Nobody <nobody@example.com>' 'Description: stand-in' \
-                > /tmp/$name/DEBIAN/control
-            echo "/etc/$name/set" > /tmp/$name/DEBIAN/conffiles
-            touch /tmp/$name/etc/$name/set
-            dpkg-deb --root-owner-group --build /tmp/$name /tmp/$name.deb > /dev/null
-            dpkg --install /tmp/$name.deb > /dev/null
-        done
         dpkg --remove cloud-initramfs-growroot > /dev/null
         # apt says that it has no terminal to write its log from.
         script=/run/oneke-build/scripts/60-contextualization.sh
@@ -136,7 +147,8 @@ def test_a_base_that_has_the_contextualization_package_loses_cloud_init_too(root
         dpkg-query --show 'cloud-init*' 2> /dev/null || true
         ls -d /etc/cloud-init* /etc/one-context/set 2> /dev/null || true
     """
-    assert root.run(script, files=[SCRIPTS]).split() == ["/etc/one-context/set"]
+    said = root.run(script, files=[SCRIPTS, *packages])
+    assert said.split() == ["/etc/one-context/set"]
 
 
 # An agent that fetches nothing, and is cut or fails where it is told to.
