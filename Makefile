@@ -35,11 +35,11 @@ check: $(STAMP) ## linters and types
 	# S3 wants nesting shown inside the delimiters; here blocks are told by their own lines.
 	$(BIN)/j2lint --ignore S3 -- service.d
 	shellcheck packer/*.sh packer/deb/p* packer/scripts/*.sh tests/lab/*.sh tests/api/*.sh tests/image/*.sh \
-	    tests/image/provision/*.sh .ci/run
+	    tests/image/provision/*.sh tests/packer/base/*.sh .ci/run
 
 .PHONY: unit
 unit: $(STAMP) ## tests that need no lab
-	$(BIN)/python -m pytest -m "not lab and not bake and not api and not image"
+	$(BIN)/python -m pytest -m "not lab and not bake and not api and not image and not packer"
 
 .PHONY: bake
 bake: $(STAMP) ## tests of what makes the image (root, network)
@@ -53,6 +53,10 @@ lab: $(STAMP) ## tests that boot nodes, and one that boots a whole machine (root
 .PHONY: test-image
 test-image: $(STAMP) ## all tests that boot a whole machine under QEMU (root)
 	$(CURDIR)/$(BIN)/python -m tests.image test
+
+.PHONY: test-packer
+test-packer: $(STAMP) ## build the image with Packer and boot what comes out (root, network, Debian 12; an hour)
+	$(CURDIR)/$(BIN)/python -m tests.packer test
 
 .PHONY: test-api
 test-api: $(STAMP) ## tests against a real API server (KUBE_APISERVER=PROGRAM; tests/api/build.sh FOLDER makes one)

@@ -25,6 +25,7 @@ from tests.functional.mirror import Mirror, running_mirror
 from tests.functional.registry import LocalRegistry, running_registry
 
 RKE2 = "/github.com/rancher/rke2/releases/download/v1.35.7+rke2r1"
+_HERE = "127.0.0.1"
 IMAGES = ("core", "canal", "calico", "cilium", "flannel", "multus")
 PROXY_IMAGE = "docker.io/library/traefik:v3.5.1"
 LONGHORN = ("longhornio/longhorn-manager:v1.9.1", "longhornio/csi-attacher:v4.9.0")
@@ -45,14 +46,18 @@ class Upstream:
 
     @property
     def sources(self) -> Sources:
-        """What a builder gives as --source."""
+        """What a builder on this machine gives as --source."""
+        return parse_sources(self.sources_at(_HERE))
+
+    def sources_at(self, address: str) -> list[str]:
+        """What a builder gives who has this machine at an address."""
         hosts = ("github.com", "get.helm.sh", "raw.githubusercontent.com", "charts.longhorn.io")
         others = ("metallb.github.io", "traefik.github.io")
         mirrors = [f"{host}={self.mirror.url}/{host}" for host in (*hosts, *others)]
         registries = [
             f"{host}=http://{self.registry.address}/{host}" for host in ("docker.io", "quay.io")
         ]
-        return parse_sources([*mirrors, *registries])
+        return [text.replace(_HERE, address) for text in (*mirrors, *registries)]
 
     def lock(
         self, system: System, services: Mapping[str, Service], old: Lock | None = None

@@ -12,7 +12,10 @@ import pytest
 
 from tests.lab.bake import Cache, Image, bake, fill_wheels, this_release
 from tests.lab.basics import REPOSITORY
+from tests.lab.conftest import lab, lab_image, pytest_runtest_makereport
 from tests.packer.roots import Root
+
+__all__ = ["baked", "lab", "lab_image", "pytest_runtest_makereport", "root", "wheels"]
 
 
 @pytest.fixture(scope="session")
