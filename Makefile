@@ -55,7 +55,7 @@ test-image: $(STAMP) ## all tests that boot a whole machine under QEMU (root)
 	$(CURDIR)/$(BIN)/python -m tests.image test
 
 .PHONY: test-packer
-test-packer: $(STAMP) ## build the image with Packer and boot what comes out (root, network, Debian 12; an hour)
+test-packer: $(STAMP) ## build the image with Packer and boot what comes out (root, network, Debian 12; half an hour)
 	$(CURDIR)/$(BIN)/python -m tests.packer test
 
 .PHONY: test-api
