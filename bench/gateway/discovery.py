@@ -63,7 +63,7 @@ def measure(repeat: int) -> Section:
             " own part is the time from the change on in which it worked at the answer that told of"
             " it, by its request log.",
             "The pause between two looks is 1 s while the service deploys, and three times what the"
-            " last answer took, but at most 1.5 s, where OneGate is slow.",
+            " last answer took, but at most 1.5 s, where OneGate is slow; chance adds up to 30 %.",
         ),
         tuple(rows),
         versions=versions,
