@@ -22,17 +22,17 @@ fi
 serial=ttyS0,115200n8
 # Emulated on a busy host, ticks come late, and at that test of a PC's timer the kernel would give up. With
 # acceleration it leaves the test out by itself.
-machine=no_timer_check
+timer=no_timer_check
 if [[ $(dpkg --print-architecture) == arm64 ]]; then
     serial=ttyAMA0
-    machine=
+    timer=
 fi
 readonly SETTINGS=/etc/default/grub.d/90-oneke.cfg
 # Written down before, and removed after: an update that was cut or failed is made by the next run.
 readonly PENDING=${SETTINGS%.cfg}.pending
 fresh=$(
     cat <<GRUB
-GRUB_CMDLINE_LINUX="${machine:+$machine }net.ifnames=0 biosdevname=0"
+GRUB_CMDLINE_LINUX="${timer:+$timer }net.ifnames=0 biosdevname=0"
 GRUB_CMDLINE_LINUX_DEFAULT="console=$serial console=tty0"
 GRUB_TIMEOUT=1
 GRUB

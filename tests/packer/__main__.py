@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.lab.basics import REPOSITORY, LabError
+from tests.lab.basics import REPOSITORY, LabError, without_dashes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,8 +47,7 @@ def _run(options: argparse.Namespace) -> int:
 
     pytest = [sys.executable, "-m", "pytest", "-m", "packer", "-p", "no:cacheprovider"]
     folder = str(Path(__file__).parent.relative_to(REPOSITORY))
-    extra = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
-    return run_in_box([*pytest, folder, *extra], bake())
+    return run_in_box([*pytest, folder, *without_dashes(options.arguments)], bake())
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def respond(self) -> None:
         """Answer one request; each server says how."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: every server of the double has its own
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged."""
