@@ -11,6 +11,7 @@ import pytest
 
 from tests.functional.tlsserver import make_authority
 from tests.lab.basics import REPOSITORY, CommandFailed, run
+from tests.packer.program import needs_packer
 from tests.packer.roots import DESCRIBE, Root
 
 PACKER = REPOSITORY / "packer"
@@ -98,12 +99,6 @@ def told_to_scripts(folder: Path, *variables: str) -> dict[str, str]:
     lines = (description / "told").read_text().splitlines()
     told = dict(line.split("=", 1) for line in lines if "=" in line)
     return {name: value for name, value in told.items() if name in NAMES}
-
-
-needs_packer = pytest.mark.skipif(
-    shutil.which("packer") is None and "CI" not in os.environ,
-    reason="this distribution has no Packer",
-)
 
 
 @needs_packer

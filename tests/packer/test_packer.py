@@ -12,14 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.lab.basics import REPOSITORY, CommandFailed, run
+from tests.packer.program import needs_packer
 
-pytestmark = [
-    pytest.mark.functional,
-    pytest.mark.skipif(
-        shutil.which("packer") is None and "CI" not in os.environ,
-        reason="this distribution has no Packer",
-    ),
-]
+pytestmark = [pytest.mark.functional, needs_packer]
 
 PACKER = REPOSITORY / "packer"
 SEED = {"meta-data", "user-data", "vendor-data"}
