@@ -10,6 +10,9 @@ readonly SOURCE=${LAB_CONTEXT:-/run/oneke-build/context}
 cp -R --no-preserve=ownership "$SOURCE/root/." /
 chmod 0755 /usr/sbin/one-contextd /usr/sbin/one-context-reconfigure /usr/sbin/lab-disk-links /etc/one-context.d/*
 install -d -m 0700 /var/lib/lab-context
+# See loc-12-host-key.
+install -d /usr/lib/lab-context
+ssh-keygen -q -t rsa -N '' -C lab -f /usr/lib/lab-context/ssh_host_rsa_key
 systemctl --quiet enable one-context-local.service one-context-online.service one-context.service
 
 # What cloud images bring for networks; NETCFG_TYPE in a node's context has one of them used.
