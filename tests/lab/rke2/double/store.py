@@ -170,11 +170,22 @@ class Election:
         self._key = f"/rke2/office/{office}"
         self._identity = identity
         self._seen: tuple[int, float] = (0, 0.0)
+        self._holds = False
+        self._asks_at = 0.0
 
     def holds(self, patience_s: float) -> bool:
-        """Renew or take the office; whether this process holds it now."""
-        entry = self._store.etcd.get(self._key)
+        """Renew or take the office; whether this process holds it now.
+
+        Nobody takes it before the time of patience, so that a third of that goes by unasked.
+        """
         now = time.monotonic()
+        if now >= self._asks_at:
+            self._holds = self._ask(now, patience_s)
+            self._asks_at = now + patience_s / 3
+        return self._holds
+
+    def _ask(self, now: float, patience_s: float) -> bool:
+        entry = self._store.etcd.get(self._key)
         if entry is not None and entry.value != self._identity:
             if entry.revision != self._seen[0]:
                 self._seen = (entry.revision, now)
