@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-POLL_S = 0.1
+POLL_S = 0.2
 TAIL_CHARS = 2000
 
 REPOSITORY = Path(__file__).resolve().parents[2]

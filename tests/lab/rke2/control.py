@@ -144,9 +144,15 @@ class Rke2:
         return self.node.run(argv, check=check).stdout
 
     def get_nodes(self) -> dict[str, dict[str, Any]]:
-        """All Node objects, by name."""
-        items = json.loads(self.kubectl("get", "nodes", "-o", "json"))["items"]
-        return {node["metadata"]["name"]: node for node in items}
+        """All Node objects, by name, as its API server tells them.
+
+        Raises:
+            LabError: It does not.
+        """
+        status, text = self.ask_as_admin("/api/v1/nodes")
+        if status != 200:
+            raise LabError(f"no nodes: {status} {text}")
+        return {node["metadata"]["name"]: node for node in json.loads(text)["items"]}
 
     def conditions(self) -> dict[str, dict[str, str]]:
         """Status of each condition, by node and type."""
