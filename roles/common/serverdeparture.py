@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
-from appliance.errors import KubernetesConflict, KubernetesError, OnekeError
+from appliance.errors import KubernetesConflict, KubernetesError, KubernetesUnavailable, OnekeError
 from appliance.logs import Logger
 from appliance.system import System
 from appliance.system.kubernetes import Access, Node
@@ -36,6 +36,8 @@ WELL_ANSWER_S = 2.0
 CLEAN_EVERY_S = 10.0
 CLEANING_S = 25.0
 """What looking for dead masters may take: two answers of OneGate, and the time between them."""
+TELLING_S = 10.0
+"""For so long what was seen last tells more than that nobody answers just now."""
 
 
 class ServerDeparture:
@@ -83,6 +85,7 @@ class ServerDeparture:
         self._next_clean = 0.0
         self._until_s = math.inf
         self._seen: NotYet | None = None
+        self._seen_at = 0.0
 
     def learn(self, service: Service) -> None:
         """Note where other masters say that they serve; see `Departure.learn`."""
@@ -96,28 +99,37 @@ class ServerDeparture:
 
     def look(self, left_s: float = math.inf) -> Readiness:
         """Take it out as soon as that is safe; see `Departure.look`."""
-        self._until_s = self._system.clock.monotonic() + left_s
-        found = self._look(left_s)
+        clock = self._system.clock
+        self._until_s = clock.monotonic() + left_s
+        try:
+            found = self._look(left_s)
+        except KubernetesConflict:
+            return self._unless_seen(CHANGED)
+        except KubernetesError as error:
+            self._asked = None
+            return self._unless_seen(str(error)) if error.retryable else Failed(str(error))
         if not isinstance(found, NotYet):
             return found
-        # Who is asked as the time ends can not answer: what was so before tells more.
-        is_cut = self._system.clock.monotonic() >= self._until_s
-        self._seen = self._seen if is_cut and self._seen else found
+        if not (self._is_cut() and self._seen):
+            self._seen, self._seen_at = found, clock.monotonic()
         return self._seen
 
     def _look(self, left_s: float) -> Readiness:
-        try:
-            if self._asked is None:
-                found = self._find_server()
-                if not isinstance(found, Access):
-                    return found
-                self._asked = found
-            return self._go_on(self._asked, left_s)
-        except KubernetesConflict:
-            return NotYet(CHANGED)
-        except KubernetesError as error:
-            self._asked = None
-            return NotYet(str(error)) if error.retryable else Failed(str(error))
+        if self._asked is None:
+            found = self._find_server()
+            if not isinstance(found, Access):
+                return found
+            self._asked = found
+        return self._go_on(self._asked, left_s)
+
+    def _unless_seen(self, trouble: str) -> NotYet:
+        """Say what keeps it, as seen last; what troubled this look where that was long ago."""
+        is_fresh = self._system.clock.monotonic() - self._seen_at < TELLING_S
+        return self._seen if self._seen and (is_fresh or self._is_cut()) else NotYet(trouble)
+
+    def _is_cut(self) -> bool:
+        """Say whether the time ended as it looked: who is asked then can not answer."""
+        return self._system.clock.monotonic() >= self._until_s
 
     def _go_on(self, access: Access, left_s: float) -> Readiness:
         self._turn_taken_by = access
@@ -186,7 +198,10 @@ class ServerDeparture:
         if not any(is_server(node) and node.name != self.node for node in nodes):
             return self._readiness_of(decide_removal(nodes, self.node, self.vm_id))
         serving = (one for one in others if self._serves(one))
-        return next(serving, None) or NotYet("no other master serves")
+        found = next(serving, None)
+        if found is None:
+            raise KubernetesUnavailable("no other master serves")
+        return found
 
     def _nodes(self) -> tuple[Node, ...]:
         """Return the nodes as the first one tells who answers."""

@@ -92,9 +92,16 @@ class Turn:
             KubernetesError: The API server did not do it; the turn ends by itself then.
         """
         held, self._held = self._held, None
-        kubernetes = self._system.kubernetes
-        if self._is_unsure:
-            found = kubernetes.lease(access, NAMESPACE, NAME)
-            held = found if found and found.holder == self._holder else None
-        if held is not None:
-            kubernetes.delete_lease(access, held)
+        try:
+            self._give(access, self._own(access) if self._is_unsure else held)
+        except KubernetesConflict:
+            # A claim whose answer did not come in time may be heard as late as now.
+            self._give(access, self._own(access))
+
+    def _own(self, access: Access) -> Lease | None:
+        found = self._system.kubernetes.lease(access, NAMESPACE, NAME)
+        return found if found and found.holder == self._holder else None
+
+    def _give(self, access: Access, lease: Lease | None) -> None:
+        if lease is not None:
+            self._system.kubernetes.delete_lease(access, lease)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from roles.common.rke2config import VM_LABEL
 from roles.common.serverdeparture import (
     CLEAN_EVERY_S,
     CLEANING_S,
+    TELLING_S,
     WELL_ANSWER_S,
     ServerDeparture,
 )
@@ -504,9 +506,29 @@ def test_a_look_that_the_end_of_its_time_cuts_tells_what_was_seen_before() -> No
 
     masters.kubernetes.answered = come_too_late
     assert departure.look(0.6) == before
-    found = departure.look(20)
+
+
+def test_nobody_answering_for_moments_hides_not_what_keeps_it_and_for_long_does() -> None:
+    masters = Masters(3)
+    masters.die(3)
+    masters.onegate.add_vm(3, {"ROLE_NAME": "master"})
+    departure = masters.leave(1)
+    departure.look(CLEANING_S)
+    before = departure.look(CLEANING_S)
+    assert isinstance(before, NotYet)
+    assert "etcd would lose its quorum without it" in before.reason
+    masters.kubernetes.fail(KubernetesUnavailable("the answer does not come"))
+    masters.clock.pass_time(TELLING_S - 1)
+    assert departure.look(CLEANING_S) == before
+    masters.kubernetes.answered = refuse_to_answer
+    masters.clock.pass_time(1)
+    found = departure.look(CLEANING_S)
     assert isinstance(found, NotYet)
-    assert "in time" in found.reason
+    assert "does not come" in found.reason
+
+
+def refuse_to_answer(access: Access) -> NoReturn:
+    raise KubernetesUnavailable("the answer does not come")
 
 
 def test_the_dead_are_looked_at_not_more_often_than_is_good_for_onegate() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from appliance.errors import KubernetesUnavailable
@@ -180,3 +182,37 @@ def test_a_turn_is_given_back_whose_taking_was_heard_and_not_answered(
     assert masters.holder == "m1"
     turn.release(ADMIN)
     assert masters.kubernetes.leases == {}
+
+
+def test_a_turn_is_given_back_though_a_claim_is_heard_as_it_goes(
+    masters: Masters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, honest = masters.turn("m1"), masters.kubernetes.delete_lease
+    late.take(ADMIN)
+
+    def hear_before(access: Access, lease: Lease) -> bool:
+        monkeypatch.setattr(masters.kubernetes, "delete_lease", honest)
+        # What was sent earlier arrives now, and the lease is another one than was read.
+        masters.kubernetes.put_lease(access, masters.kubernetes.leases[NAME])
+        return honest(access, lease)
+
+    monkeypatch.setattr(masters.kubernetes, "delete_lease", hear_before)
+    late.release(ADMIN)
+    assert masters.kubernetes.leases == {}
+
+
+def test_a_turn_that_another_one_takes_over_as_it_is_given_back_stays_with_that_one(
+    masters: Masters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, honest = masters.turn("m1"), masters.kubernetes.delete_lease
+    late.take(ADMIN)
+
+    def be_taken_over(access: Access, lease: Lease) -> bool:
+        monkeypatch.setattr(masters.kubernetes, "delete_lease", honest)
+        taken = replace(masters.kubernetes.leases[NAME], holder="m2")
+        masters.kubernetes.put_lease(access, taken)
+        return honest(access, lease)
+
+    monkeypatch.setattr(masters.kubernetes, "delete_lease", be_taken_over)
+    late.release(ADMIN)
+    assert masters.holder == "m2"
