@@ -39,11 +39,11 @@ check: $(STAMP) ## linters and types
 
 .PHONY: unit
 unit: $(STAMP) ## tests that need no lab
-	$(BIN)/python -m pytest -m "not lab and not bake and not api and not image and not packer"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not lab and not bake and not api and not image and not packer"
 
 .PHONY: bake
 bake: $(STAMP) ## tests of what makes the image (root, network)
-	$(BIN)/python -m pytest -m bake tests/packer
+	$(BIN)/python -m pytest -n auto --dist loadfile -m bake tests/packer
 
 .PHONY: lab
 lab: $(STAMP) ## tests that boot nodes, and one that boots a whole machine (root)
