@@ -117,14 +117,8 @@ class Vm:
             memory_mib=self._memory_mib,
         )
         with (self._folder / "qemu.log").open("ab") as said:
-            # The kernel gives each session a share of the processors, and each service of a node
-            # has one: an emulated machine that has to share its own takes several times as long.
             self._process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+                argv, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
             )
         self.powered_at = time.time()
         self.boots += 1
