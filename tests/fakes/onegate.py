@@ -16,6 +16,7 @@ class FakeOneGate:
     """The VMs of one service, as one of them sees them.
 
     Attributes:
+        own_id: The VM that asks; where several do, each sets it before.
         vms: By id.
         given_leases: The leases of the virtual router's networks.
         updates: What was stored, update by update.
@@ -35,7 +36,7 @@ class FakeOneGate:
     ) -> None:
         """Begin with the VM that asks."""
         self.tape = tape or Tape()
-        self._own_id = vm_id
+        self.own_id = vm_id
         self.vms: dict[int, Vm] = {}
         self._role_of: dict[int, str] = {}
         self.given_leases: list[Lease] = []
@@ -70,7 +71,7 @@ class FakeOneGate:
     @property
     def own(self) -> Mapping[str, object]:
         """What is stored of the VM that asks."""
-        return self.vms[self._own_id].attributes
+        return self.vms[self.own_id].attributes
 
     def fail(self, *failures: OneGateError | None) -> None:
         """Let the next calls fail, one each; None lets one pass."""
@@ -83,7 +84,7 @@ class FakeOneGate:
     def own_vm(self) -> Vm:
         """Return the VM that asks."""
         self._answer()
-        return self.vms[self._own_id]
+        return self.vms[self.own_id]
 
     def vm(self, vm_id: int) -> Vm:
         """Return a VM."""
@@ -117,8 +118,8 @@ class FakeOneGate:
         encode_update(values)
         self._answer()
         self.tape.note(f"onegate.update {' '.join(sorted(values))}")
-        own = self.vms[self._own_id]
-        self.vms[self._own_id] = replace(own, attributes={**own.attributes, **values})
+        own = self.vms[self.own_id]
+        self.vms[self.own_id] = replace(own, attributes={**own.attributes, **values})
         self.updates.append(dict(values))
 
     def _answer(self) -> None:
