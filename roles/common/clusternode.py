@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from appliance.actions import BeginUnit, Publish, RemoveFile, WriteFile
+from appliance.actions import BeginUnit, EnsureSecret, Publish, RemoveFile, WriteFile
 from appliance.errors import ParameterProblems
 from appliance.facts import Facts, FactsWanted
 from appliance.networkactions import SetHostName
@@ -24,6 +24,7 @@ from appliance.waiting import Failed, NotYet, Readiness, Ready
 from roles.common.clusterstate import (
     CLUSTER,
     CONFIG,
+    NODE_PASSWORD,
     ClusterState,
     read_cluster_state,
     read_pinned_name,
@@ -68,6 +69,7 @@ RKE2_UNITS = ("rke2-server.service", "rke2-agent.service")
 _SUPERVISOR = "the cluster's supervisor to answer"
 _TELLING = "OneGate, to tell the other VMs of this node"
 _FINAL_TIMEOUT_S = 60.0
+_NODE_PASSWORD_BYTES = 16
 _UNINITIALIZED = "node.cloudprovider.kubernetes.io/uninitialized"
 _WITHOUT_CNI = re.compile("NetworkPluginNotReady|cni plugin not initialized", re.IGNORECASE)
 _ON_GATEWAYS = "oneke-agent status on a gateway tells"
@@ -268,7 +270,13 @@ class Rke2Settings:
 
 
 def plan_rke2(settings: Rke2Settings) -> Iterator[Action]:
-    """Write RKE2's files, and have it started."""
+    """Write RKE2's files, and have it started.
+
+    The node's password is made here, for what RKE2 makes itself it does not sync: after a power cut
+    the file is there and empty, RKE2 presents that, and every request is refused (400) for ever.
+    Source: k3s-io/k3s, pkg/agent/config/config.go (it takes the file that is there).
+    """
+    yield EnsureSecret(NODE_PASSWORD, _NODE_PASSWORD_BYTES)
     text, is_secret = render_config(settings.config), holds_secret(settings.config)
     yield WriteFile(CONFIG, text, mode=0o600, is_secret=is_secret, sensitive_mark=SENSITIVE_MARK)
     if settings.environment:

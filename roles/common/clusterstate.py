@@ -22,6 +22,7 @@ ETCD_DATA = _RKE2 / "server/db/etcd/member/wal"
 NODE_TOKEN = _RKE2 / "server/node-token"
 NODE_AGENT_TOKEN = _RKE2 / "server/agent-token"
 TOKENS = (SERVER_TOKEN, AGENT_TOKEN, NODE_TOKEN, NODE_AGENT_TOKEN)
+NODE_PASSWORD = PurePosixPath("/etc/rancher/node/password")
 KUBECONFIG = PurePosixPath("/etc/rancher/rke2/rke2.yaml")
 CONFIG = PurePosixPath("/etc/rancher/rke2/config.yaml.d/50-oneke.yaml")
 

@@ -124,6 +124,18 @@ _PATTERNS = (
         " dead VM",
     ),
     _pattern(
+        "node-password-missing",
+        r"node password not set|v1-rke2/\S*kubelet\.crt: 400\b",
+        "the supervisor refuses this node, which shows it no password",
+        "oneke-agent configure makes one where /etc/rancher/node/password is empty",
+    ),
+    _pattern(
+        "empty-key",
+        r"error loading key from \S+: <nil>",
+        "a key of RKE2's is empty, as after a power cut",
+        "systemctl restart rke2-server or rke2-agent: it is removed, and made anew",
+    ),
+    _pattern(
         "address-changed",
         "not a member of the etcd cluster",
         "etcd does not know this master under its present address",
@@ -200,9 +212,10 @@ _BEFORE_ENTERING = frozenset(
     {
         *("ca-mismatch", "bad-token", "token-missing", "wrong-token", "agent-token-as-server"),
         *("configuration-mismatch", "other-encryption", "newer-certificates", "clock"),
-        *("not-serving", "unreachable"),
+        *("not-serving", "unreachable", "node-password-missing", "empty-key"),
     }
 )
+_EMPTY_KEY = re.compile(r"loading key from (\S+): <nil>")
 _MISMATCH = re.compile(r"critical configuration mismatched: ([^\"\\\n]+)")
 _BY_SYSTEMD = "Scheduled restart job"
 
@@ -273,6 +286,9 @@ def _detail(kind: str, line: str, lines: list[str]) -> str:
         host = re.search(r"https://(?:[^/\s\"\\]*@)?([^/\s\"\\]+)", line)
         told = ": ".join(filter(None, (host[1].rstrip(":") if host else "", cause)))
         return f" ({told})" if told else ""
+    if kind == "empty-key":
+        file = _EMPTY_KEY.search(line)
+        return f": {file[1]}" if file else ""
     if kind == "configuration-mismatch":
         named = sorted({name.strip() for one in lines for name in _MISMATCH.findall(one)})
         return f": {', '.join(named)}" if named else ""

@@ -7,6 +7,7 @@ fails a test.
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -201,6 +202,28 @@ def test_systemd_understands_what_is_added_to_a_daemon(root: Path, name: str) ->
 def test_the_iscsi_initiator_is_there_where_rke2_runs(name: str) -> None:
     unit = settings(f"{name}.d/10-oneke-iscsi.conf")["Unit"]
     assert (unit["Wants"], unit["After"]) == ("iscsid.socket", "iscsid.socket")
+
+
+@pytest.mark.parametrize("name", ["rke2-server.service", "rke2-agent.service"])
+def test_what_a_power_cut_left_empty_is_removed_before_rke2_starts(
+    name: str, tmp_path: Path
+) -> None:
+    said = settings(f"{name}.d/20-oneke-empty-files.conf")["Service"]["ExecStartPre"]
+    # As systemd reads it: no status counts, and a percent sign is written twice.
+    assert said.startswith("-")
+    argv = shlex.split(said[1:].replace("%%", "%"))
+    folder = tmp_path / "agent"
+    argv[-1] = argv[-1].replace("/var/lib/rancher/rke2/agent", str(folder))
+    assert told(*argv).stderr == ""
+    (folder / "containerd").mkdir(parents=True)
+    for file in ("client-kubelet.key", "client-kubelet.crt", "containerd/hosts"):
+        (folder / file).touch()
+    (folder / "serving-kubelet.key").write_text("key\n")
+    done = told(*argv)
+    lines = [f"removed, as it is empty: client-kubelet.{kind}" for kind in ("crt", "key")]
+    assert (sorted(done.stdout.splitlines()), done.stderr) == (lines, "")
+    left = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert left == ["containerd/hosts", "serving-kubelet.key"]
 
 
 def test_a_gateway_gives_its_addresses_away_before_its_daemons_stop() -> None:

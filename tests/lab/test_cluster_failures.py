@@ -465,6 +465,24 @@ def test_a_worker_tells_one_trouble_after_the_other_and_joins_when_there_is_none
     service.remove(worker)
 
 
+def test_a_worker_makes_good_what_a_power_cut_left_empty(service: Service) -> None:
+    files = "/var/lib/rancher/rke2/agent"
+    kept = f"{files}/containerd/snapshot/etc/hosts"
+
+    def cut(ailing: Ailing) -> None:
+        for path in (f"{files}/serving-kubelet.key", "/etc/rancher/node/password", kept):
+            ailing.node.write(path, "")
+
+    worker = service.make("worker", PATIENT, {}, prepare=cut)
+    worker.wait("READY", "YES")
+    said = worker.node.journal("rke2-agent.service")
+    assert "removed, as it is empty: serving-kubelet.key" in said
+    assert "-----BEGIN" in worker.node.read(f"{files}/serving-kubelet.key")
+    assert re.fullmatch("[0-9a-f]{32}\n", worker.node.read("/etc/rancher/node/password"))
+    assert worker.node.read(kept) == ""
+    service.remove(worker)
+
+
 def test_a_worker_that_dies_again_and_again_says_so(service: Service) -> None:
     worker = service.make(
         "worker",

@@ -19,6 +19,7 @@ from tests.unit.roles.cluster import AGENT, CA_HASH, CONFIG, SERVER, Cloud, Mach
 
 DOWN = OneGateUnavailable("OneGate GET /service: Connection refused")
 UNINITIALIZED = Taint("node.cloudprovider.kubernetes.io/uninitialized", "true", "NoSchedule")
+PASSWORD = PurePosixPath("/etc/rancher/node/password")
 TOKENS = ("/var/lib/oneke/server-token", "/var/lib/oneke/agent-token")
 
 
@@ -64,6 +65,28 @@ def test_a_founder_announces_itself_before_rke2_starts(cloud: Cloud) -> None:
     with pytest.raises(NotReady):
         master.run()
     assert seen == ["YES"]
+
+
+@pytest.mark.parametrize("role", ["master", "worker"])
+@pytest.mark.parametrize("left", [None, ""], ids=["new", "cut"])
+def test_the_nodes_password_is_on_the_disk_before_rke2_starts(
+    cloud: Cloud, role: str, left: str | None
+) -> None:
+    if role == "worker":
+        founded(cloud)
+    node = Machine(cloud, role, 111)
+    if left is not None:
+        node.files.put(PASSWORD, left, mode=0o600)
+    seen = []
+    node.while_starting = lambda: seen.append(node.files.text(PASSWORD))
+    with pytest.raises(NotReady):
+        node.run()
+    assert re.fullmatch("[0-9a-f]{32}\n", seen[0])
+    assert node.files.kept[PASSWORD].mode == 0o600
+    node.while_starting = None
+    node.restart()
+    node.run()
+    assert node.files.text(PASSWORD) == seen[0]
 
 
 def test_a_second_run_changes_nothing(cloud: Cloud) -> None:

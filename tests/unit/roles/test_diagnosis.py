@@ -220,6 +220,10 @@ def test_what_only_looks_like_a_refused_token_is_quoted(line: str) -> None:
          " node-passwd entry, try enabling a unique node name with the --with-node-id flag",
          "node-password", False),
         ("Incorrect Usage: --token is required", "token-missing", False),
+        (f"{READY}{LOCAL}/v1-rke2/serving-kubelet.crt: 400 Bad Request", "node-password-missing",
+         False),
+        (f"{READY}error loading key from /var/lib/rancher/rke2/agent/serving-kubelet.key: <nil>",
+         "empty-key", False),
     ],
 )  # fmt: skip
 def test_an_agent_that_hangs_is_understood(line: str, kind: str, is_final: bool) -> None:
@@ -231,6 +235,12 @@ def test_where_an_agent_asked_is_told() -> None:
     line = f'Failed to validate connection to cluster at {EP}: failed to get CA certs: Get "{LOCAL}'
     found = diagnose(AGENT, STARTING, said(f'{line}/cacerts": EOF', "error"))
     assert found.reason.endswith("(172.20.0.86:9345: EOF)")
+
+
+def test_which_key_is_empty_is_told() -> None:
+    line = f"{READY}error loading key from /var/lib/rancher/rke2/agent/serving-kubelet.key: <nil>"
+    found = diagnose(AGENT, STARTING, said(line, "info"))
+    assert found.reason.endswith(": /var/lib/rancher/rke2/agent/serving-kubelet.key")
 
 
 def test_what_needs_a_person_says_what_to_do() -> None:

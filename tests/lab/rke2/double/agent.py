@@ -96,6 +96,7 @@ class Agent:
         for file in ("client-ca.crt", "server-ca.crt"):
             paths.write(agent / file, self._fetch(f"/v1-rke2/{file}"), 0o644)
         for file in ("serving-kubelet.crt", "client-kubelet.crt", "client-kube-proxy.crt"):
+            _check_key((agent / file).with_suffix(".key"))
             try:
                 pem = self._fetch(f"/v1-rke2/{file}")
             except Refused as refused:
@@ -204,6 +205,15 @@ def _words(trouble: Exception) -> str:
     if isinstance(trouble, Refused) and trouble.status == 403:
         return "forbidden"
     return str(trouble)
+
+
+def _check_key(key: Path) -> None:
+    """Stumble over a key that is there and empty, as the real one does: one that is not, it makes.
+
+    Source: rancher/dynamiclistener, cert/io.go, LoadOrGenerateKeyFile.
+    """
+    if key.exists() and not key.read_bytes():
+        raise Unreachable(f"error loading key from {key}: <nil>")
 
 
 def _write_pair(crt: Path, pem: bytes) -> None:
