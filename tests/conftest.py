@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import subprocess
@@ -56,6 +57,15 @@ def no_outside_world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     if is_guarded:
         for owner, name in _FORBIDDEN:
             monkeypatch.setattr(owner, name, _refuse(f"{owner.__name__}.{name}"))
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Collect no garbage meanwhile: a finalizer fails where nesting has left it no stack."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

@@ -546,6 +546,7 @@ def ask(site: Site, verb: str) -> object:
     return calls[verb]()
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("verb", ["node", "nodes", "pods", "lease"])
 @pytest.mark.parametrize("body", _GARBAGE, ids=lambda body: repr(body[:5]))
 def test_garbage_is_no_answer(site: Site, verb: str, body: bytes) -> None:

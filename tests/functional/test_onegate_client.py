@@ -204,6 +204,7 @@ def test_a_proxy_of_the_environment_is_not_used(
 # --- faults ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
     ("fault", "error", "words", "retryable"),
     [
