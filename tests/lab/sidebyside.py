@@ -22,11 +22,9 @@ from tests.lab.basics import REPOSITORY, LabError
 
 BOXES = 3
 
-# An emulated machine that has the processors for itself is through in three minutes; beside others
-# it takes a quarter of an hour, and they take longer too.
-_ALONE = ("test_boot.py",)
 # Those that take longest begin first, so that none of them is left alone at the end.
 _LONGEST = (
+    "test_boot.py",
     "test_leaving.py",
     "test_cluster.py",
     "test_cluster_failures.py",
@@ -72,17 +70,14 @@ def run_lab_tests(arguments: Sequence[str] = ()) -> int:
     options = [one for one in arguments if not one.endswith(".py")]
     started = time.monotonic()
     runs = []
-    files = chosen or _files()
-    alone = [file for file in files if file.name in _ALONE]
-    for boxes, together in ((1, alone), (BOXES, [file for file in files if file not in alone])):
-        with ThreadPoolExecutor(boxes) as pool:
-            waiting = [pool.submit(_run_file, file, options, image) for file in together]
-            for ended in as_completed(waiting):
-                run = ended.result()
-                runs.append(run)
-                print(f"{run.file.relative_to(REPOSITORY)}: {run.summary}", flush=True)
-                if not run.is_well:
-                    print(run.output, flush=True)
+    with ThreadPoolExecutor(BOXES) as pool:
+        waiting = [pool.submit(_run_file, file, options, image) for file in chosen or _files()]
+        for ended in as_completed(waiting):
+            run = ended.result()
+            runs.append(run)
+            print(f"{run.file.relative_to(REPOSITORY)}: {run.summary}", flush=True)
+            if not run.is_well:
+                print(run.output, flush=True)
     os.close(held)
     print(f"lab: {_counts(runs)} in {time.monotonic() - started:.0f} s, {BOXES} boxes side by side")
     return 0 if all(run.is_well for run in runs) else 1

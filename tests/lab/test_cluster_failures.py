@@ -521,13 +521,14 @@ def test_a_rebuilt_worker_waits_until_the_dead_bearer_of_its_name_is_cleared(
 
 def test_a_second_master_tells_what_it_waits_for_and_joins_in_the_end(service: Service) -> None:
     service.founder.rke2.fail("core-not-ready")
-    modes = {"learner-conflict": 10, "slow-start": {"images": 5}}
-    second = service.make("master", PATIENT, modes, once=False)
+    second = service.make("master", PATIENT, {"stuck-start": True}, once=False)
     second.wait("ONEKE_STEP", "the supervisor answers, and is not ready yet")
     service.founder.rke2.turn(modes={})
     second.wait("ONEKE_STEP", "rke2-server.service is starting")
+    second.rke2.fail("learner-conflict")
     second.wait("ONEKE_STEP", "another master is joining etcd")
     second.assert_told_everywhere("it admits one at a time")
+    second.rke2.turn(modes={})
     second.wait("READY", "YES")
     voters = [seen.get("EtcdIsVoter") for seen in service.founder.rke2.conditions().values()]
     assert voters.count("True") == 2
