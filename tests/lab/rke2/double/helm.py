@@ -30,6 +30,7 @@ CONFIG_HASH = "helmcharts.helm.cattle.io/configHash"
 FINALIZER = "wrangler.cattle.io/on-helm-chart-remove"
 JOB_IMAGE = "rancher/klipper-helm:v0.9.14-build20260210"
 RELEASE_TYPE = "helm.sh/release.v1"
+_SLOWER = 1.25
 _GROUP = "/apis/helm.cattle.io/v1"
 _BOOTSTRAP_TOLERATIONS = (
     {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoSchedule"},
@@ -50,15 +51,23 @@ class HelmController:
         self._office = Election(store, "helm-controller", identity)
         self._begun: dict[str, float] = {}
         self._settled: set[tuple[str, int]] = set()
+        self._kinds: set[str] = set()
+        self._seen: list[str] = []
 
     def run(self) -> None:
-        """Go on for ever."""
-        busy = True
+        """Go on for ever; less often the longer nothing moves of what is on its way."""
+        pause_s = 0.0
         while True:
-            time.sleep(self._knobs.interval("helm_busy" if busy else "helm_tick"))
+            longest_s = self._knobs.interval("helm_tick")
+            pause_s = min(max(pause_s, self._knobs.interval("helm_busy")), longest_s)
+            time.sleep(pause_s)
             try:
                 if self._office.holds(self._knobs.interval("controller_lease")):
-                    busy = self.tick()
+                    before = self._seen
+                    if not self.tick():
+                        pause_s = longest_s
+                    else:
+                        pause_s = pause_s * _SLOWER if self._seen == before else 0.0
             except (Unreachable, EtcdError):
                 continue
             except Refused as refused:
@@ -76,6 +85,8 @@ class HelmController:
             (one["metadata"]["namespace"], one["metadata"]["name"]): one
             for one in self._api.get(f"/apis/batch/v1/jobs?labelSelector={HELM_LABEL}")["items"]
         }
+        everything = [*configs.values(), *found, *jobs.values()]
+        self._seen = [one["metadata"]["resourceVersion"] for one in everything]
         for chart in found:
             metadata = chart["metadata"]
             config = configs.get((metadata["namespace"], metadata["name"]))
@@ -271,6 +282,7 @@ class HelmController:
                 self._apply(kind, release)
         chosen = CHARTS.get(release.chart)
         if chosen is not None:
+            self._kinds.difference_update(crd.name for crd in chosen.crds)
             self._bring_kinds(release, chosen)
             for obj in chosen.build(release):
                 self._apply(obj, release)
@@ -375,10 +387,13 @@ class HelmController:
             return False
         base = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
         for crd in chosen.crds:
+            if crd.name in self._kinds:
+                continue
             obj = crd_object(crd)
             if self._api.find(f"{base}/{obj['metadata']['name']}") is None:
                 self._api.create(base, obj)
                 event("crd.made", kind=crd.name, chart=release.chart)
+            self._kinds.add(crd.name)
         return True
 
     def _runs(self, release: Release, chosen: Chart) -> bool:
