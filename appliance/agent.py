@@ -24,7 +24,7 @@ from appliance.options import Options
 from appliance.plan import Stage
 from appliance.report import WAITING, Reporter
 from appliance.role import PatientTask, Task, TaskResult
-from appliance.stageloop import LOOK_EVERY_S, Lookout, StageRun
+from appliance.stageloop import Lookout, StageRun
 from appliance.system import System
 from appliance.waiting import Deadline, Failed, Readiness, Ready, hold_lock, wait_until
 
@@ -159,7 +159,6 @@ def _wait_for_prerequisites(
         "what this node builds upon",
         lookout.prerequisites,
         Deadline.after(system.clock, _PREREQUISITES_TIMEOUT_S),
-        every_s=LOOK_EVERY_S,
         log=log,
         on_reason=lambda reason: reporter.progress(WAITING, reason),
     )
@@ -172,7 +171,6 @@ def _wait_until_ready(
         f"the {decided.role_name} node to be ready",
         lookout.readiness,
         Deadline.after(system.clock, decided.role.ready_timeout_s),
-        every_s=LOOK_EVERY_S,
         log=log,
         on_reason=lambda reason: reporter.progress(WAITING, reason),
     )

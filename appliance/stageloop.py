@@ -18,9 +18,8 @@ from appliance.plan import Action, GiveUp, Pause, Plan, Stage, Step
 from appliance.report import CONFIGURING, WAITING, Reporter
 from appliance.siblings import SiblingWatch
 from appliance.system import System
-from appliance.waiting import Deadline, Readiness, hold_lock
+from appliance.waiting import LOOK_EVERY_S, Deadline, Readiness, hold_lock, look_every_s
 
-LOOK_EVERY_S = 0.25
 _AFTER_CHANGE_S = 0.1
 _SHORTEST_PAUSE_S = 0.05
 # A snapshot this old is looked at again without a new one, unless something was changed since.
@@ -204,22 +203,23 @@ class StageRun:
             elapsed = round(waited.seconds, 1)
             self._log.info("wait.reason", what=pause.what, reason=pause.reason, elapsed_s=elapsed)
             self._reporter.progress(WAITING, pause.reason)
-        if waited.seconds + LOOK_EVERY_S >= pause.timeout_s:
+        if waited.seconds + look_every_s(waited.seconds) >= pause.timeout_s:
             raise self._not_ready(pause.what, pause.reason, final=False)
         self._rounds_on_end = self._rounds_on_end + 1 if has_changed else 0
         if self._rounds_on_end > _MOST_ROUNDS_ON_END:
             raise StillDifferent(
                 f"stage {self._stage.value}: finds something to do every time: {pause.reason}"
             )
-        clock.sleep(self._pause_s(has_changed=has_changed))
+        clock.sleep(self._pause_s(waited.seconds, has_changed=has_changed))
 
-    def _pause_s(self, *, has_changed: bool) -> float:
+    def _pause_s(self, waited_s: float, *, has_changed: bool) -> float:
         if has_changed:
             return _AFTER_CHANGE_S
         if self._failures:
             return min(LOOK_EVERY_S * 2.0 ** min(self._failures, 10), _ONEGATE_LONGEST_PAUSE_S)
-        due_s = self._lookout.next_look_s or LOOK_EVERY_S
-        return max(_SHORTEST_PAUSE_S, min(LOOK_EVERY_S, due_s))
+        longest_s = look_every_s(waited_s)
+        due_s = self._lookout.next_look_s or longest_s
+        return max(_SHORTEST_PAUSE_S, min(longest_s, due_s))
 
     def _not_ready(
         self, what: str, reason: str, *, final: bool, hint: str | None = None

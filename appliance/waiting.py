@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LOOK_EVERY_S = 0.25
+_LOOK_LONGEST_S = 1.0
+_LOOK_SHARE = 0.05
 _LOCK_EVERY_S = 0.05
 
 
@@ -68,13 +71,22 @@ class Deadline:
         return max(0.0, self.at - self.clock.monotonic())
 
 
+def look_every_s(waited_s: float) -> float:
+    """Return the pause before the next look: the longer something takes, the less often.
+
+    A look takes tens of milliseconds of a processor that RKE2 needs to come up. The pause makes a
+    wait a twentieth longer at most, and never more than a second.
+    """
+    return min(max(LOOK_EVERY_S, waited_s * _LOOK_SHARE), _LOOK_LONGEST_S)
+
+
 def wait_until(
     what: str,
     probe: Callable[[], Readiness],
     deadline: Deadline,
     *,
-    every_s: float,
     log: Logger,
+    every_s: float | None = None,
     on_reason: Callable[[str], None] = lambda reason: None,
 ) -> float:
     """Look again and again until it is ready.
@@ -85,8 +97,8 @@ def wait_until(
         what: What is waited for, to complete "waiting for ...".
         probe: Looks once; it does not raise to mean "later".
         deadline: When to give up.
-        every_s: Pause between looks.
         log: Where reasons go.
+        every_s: Pause between looks; None for the one of `look_every_s`.
         on_reason: Told each new reason too.
 
     Returns:
@@ -113,9 +125,10 @@ def wait_until(
             last = found.reason
             log.info("wait.reason", what=what, reason=last, elapsed_s=round(elapsed, 1))
             on_reason(last)
-        if deadline.remaining_s() <= every_s:
+        pause_s = look_every_s(elapsed) if every_s is None else every_s
+        if deadline.remaining_s() <= pause_s:
             raise NotReady(what, last, elapsed_s=elapsed, attempts=attempts)
-        clock.sleep(every_s)
+        clock.sleep(pause_s)
 
 
 @contextmanager

@@ -15,7 +15,16 @@ from appliance.errors import (
     OneGateRefused,
     OneGateUnavailable,
 )
-from appliance.waiting import Deadline, Failed, NotYet, Readiness, Ready, retry, wait_until
+from appliance.waiting import (
+    LOOK_EVERY_S,
+    Deadline,
+    Failed,
+    NotYet,
+    Readiness,
+    Ready,
+    retry,
+    wait_until,
+)
 from tests.fakes import FakeClock, FakeLog
 
 
@@ -49,6 +58,26 @@ def test_it_is_looked_again_until_it_is_ready(clock: FakeClock, log: FakeLog) ->
     probe = probe_of(NotYet("a"), NotYet("a"), NotYet("b"), Ready())
     assert wait_until("it", probe, Deadline.after(clock, 60), every_s=2, log=log) == 6
     assert clock.slept == [2, 2, 2]
+
+
+def test_what_takes_long_is_looked_at_less_often_and_noticed_within_a_second(
+    clock: FakeClock, log: FakeLog
+) -> None:
+    looks: list[float] = []
+
+    def probe() -> Readiness:
+        looks.append(clock.monotonic() - began_s)
+        return Ready() if looks[-1] >= 60 else NotYet("it comes")
+
+    began_s = clock.monotonic()
+    took_s = wait_until("it", probe, Deadline.after(clock, 600), log=log)
+    assert 60 <= took_s <= 61
+    pauses = clock.slept
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (LOOK_EVERY_S, 1.0)
+    # A twentieth of a wait is what it may get longer by.
+    bounds = [max(LOOK_EVERY_S, at_s / 20) + 0.001 for at_s in looks]
+    assert all(pause <= bound for pause, bound in zip(pauses, bounds, strict=False))
 
 
 def test_a_reason_is_told_when_it_changes_and_not_at_every_look(
