@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -86,6 +87,15 @@ def files_of(**changes: str) -> tuple[ManifestFile, ...]:
 
 def combinations() -> Iterator[Combination]:
     """Yield every combination of switches, with and without ranges, and the older names."""
+    yield from _every_combination()
+
+
+@cache
+def _every_combination() -> tuple[Combination, ...]:
+    return tuple(_make_combinations())
+
+
+def _make_combinations() -> Iterator[Combination]:
     for words in product(*_VALUES.values()):
         for ranges in _RANGES:
             yield _combination({**dict(zip(_VALUES, words, strict=True)), **ranges})
@@ -116,5 +126,11 @@ def documents(found: Iterator[Combination]) -> Iterator[Document]:
     """Yield the documents of all files."""
     for one in found:
         for file in one.files:
-            for content in yaml.safe_load_all(file.text):
+            for content in _contents(file.text):
                 yield Document(one.name, file.name, content)
+
+
+@cache
+def _contents(text: str) -> tuple[Mapping[str, Any], ...]:
+    """Parse a file; most combinations have most of them in common."""
+    return tuple(yaml.safe_load_all(text))
