@@ -21,6 +21,7 @@ from tests.conformance.rules.base import (
     is_ipv4_with_prefix,
     is_on_for_us,
     is_placeholder,
+    once_per_context,
     our_floating,
     our_management,
 )
@@ -112,6 +113,7 @@ class Reading:
     balancer: Balancer | None
 
 
+@once_per_context
 def of_agent(context: Context) -> dict[int, Reading]:
     """Return how the agent takes each balancer of which anything is set."""
     options, servers = declared(context)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
+from typing import TypeVar
 
 from tests.conformance.reference import Context, env, is_on, nics
 from tests.conformance.vectors import Inputs
 
 Predicate = Callable[[Inputs], bool]
+_T = TypeVar("_T")
 
 _OUR_ON = frozenset({"yes", "true", "on", "1"})
 _OUR_OFF = frozenset({"no", "false", "off", "0"})
@@ -99,6 +102,20 @@ def our_management(context: Context) -> set[str]:
     return {nic for nic in nics(context) if found.get(nic)}
 
 
+def once_per_context(read: Callable[[Context], _T]) -> Callable[[Context], _T]:
+    """Read a context once; many rules ask of the same one in turn, and none of them changes it."""
+    last: list[tuple[Context, _T]] = []
+
+    @wraps(read)
+    def remembered(context: Context) -> _T:
+        if not last or last[0][0] is not context:
+            last[:] = [(context, read(context))]
+        return last[0][1]
+
+    return remembered
+
+
+@once_per_context
 def our_floating(context: Context) -> dict[tuple[str, str], str]:
     """Return NIC and index to the text of each floating address, as the agent takes it."""
     found: dict[tuple[str, str], str] = {}
