@@ -60,6 +60,7 @@ def _pattern(
     return _Pattern(kind, re.compile(fragment, re.IGNORECASE), reason, hint, is_final)
 
 
+_EMPTY_KEY = r"error loading key from (\S+): <nil>"
 _NOT_SERVING = "the supervisor answers, and is not ready yet"
 
 # Those that tell more come first: one line may hold several fragments. What a master says of others
@@ -131,7 +132,7 @@ _PATTERNS = (
     ),
     _pattern(
         "empty-key",
-        r"error loading key from \S+: <nil>",
+        _EMPTY_KEY,
         "a key of RKE2's is empty, as after a power cut",
         "systemctl restart rke2-server or rke2-agent: it is removed, and made anew",
     ),
@@ -215,7 +216,6 @@ _BEFORE_ENTERING = frozenset(
         *("not-serving", "unreachable", "node-password-missing", "empty-key"),
     }
 )
-_EMPTY_KEY = re.compile(r"loading key from (\S+): <nil>")
 _MISMATCH = re.compile(r"critical configuration mismatched: ([^\"\\\n]+)")
 _BY_SYSTEMD = "Scheduled restart job"
 
@@ -287,7 +287,7 @@ def _detail(kind: str, line: str, lines: list[str]) -> str:
         told = ": ".join(filter(None, (host[1].rstrip(":") if host else "", cause)))
         return f" ({told})" if told else ""
     if kind == "empty-key":
-        file = _EMPTY_KEY.search(line)
+        file = re.search(_EMPTY_KEY, line)
         return f": {file[1]}" if file else ""
     if kind == "configuration-mismatch":
         named = sorted({name.strip() for one in lines for name in _MISMATCH.findall(one)})

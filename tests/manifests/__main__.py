@@ -30,8 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.crds.is_dir():
         print(f"{options.crds}: no such folder", file=sys.stderr)
         return 2
-    found = list(combinations())
-    every = chain(documents(iter(found)), plan_documents())
+    found = combinations()
+    every = chain(documents(found), plan_documents())
     figures = judge(every, load_schemas(options.crds))
     for line in figures.failed[:_MOST_SHOWN]:
         print(f"FAILED {line}")

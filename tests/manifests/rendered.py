@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -85,13 +85,9 @@ def files_of(**changes: str) -> tuple[ManifestFile, ...]:
     return build_manifests(decided.params, SERVICES)
 
 
-def combinations() -> Iterator[Combination]:
-    """Yield every combination of switches, with and without ranges, and the older names."""
-    yield from _every_combination()
-
-
 @cache
-def _every_combination() -> tuple[Combination, ...]:
+def combinations() -> tuple[Combination, ...]:
+    """Return every combination of switches, with and without ranges, and the older names."""
     return tuple(_make_combinations())
 
 
@@ -122,7 +118,7 @@ def _combination(values: Mapping[str, str]) -> Combination:
     return Combination(name, files_of(**named))
 
 
-def documents(found: Iterator[Combination]) -> Iterator[Document]:
+def documents(found: Iterable[Combination]) -> Iterator[Document]:
     """Yield the documents of all files."""
     for one in found:
         for file in one.files:
